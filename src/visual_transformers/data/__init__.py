@@ -1,0 +1,8 @@
+"""Data sets: each is a dataclass whose fields are its configuration keys."""
+
+from visual_transformers.data.coco_stuff import CocoStuff
+from visual_transformers.data.digits import Digits, DigitScenes
+from visual_transformers.data.imagenet import ImageNet
+from visual_transformers.data.masks import MaskFolder
+
+__all__ = ["CocoStuff", "DigitScenes", "Digits", "ImageNet", "MaskFolder"]

@@ -1,0 +1,75 @@
+"""What every data set offers to the runner: class names, a training set, a validation set, a check before work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from visual_transformers.errors import DataError
+
+
+class Samples(Protocol):
+    """A set of (image, target) pairs: float image (3, H, W), target a class index or an (H, W) mask of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]: ...
+
+
+@dataclass(kw_only=True)
+class DataModule(ABC):
+    """Base of all data sets; the fields of a subclass are its configuration keys.
+
+    Args:
+        batch_size: images in one optimizer step.
+        eval_batch_size: images at a time in evaluation.
+    """
+
+    task: ClassVar[str]
+
+    batch_size: int = 64
+    eval_batch_size: int = 128
+
+    @property
+    @abstractmethod
+    def classes(self) -> list[str]:
+        """Names of the classes; a target or a pixel holds an index into them."""
+
+    @abstractmethod
+    def train_set(self) -> Samples:
+        """Training samples, augmented through torch's global random state.
+
+        Raises:
+            DataError: if the folders are not as expected.
+        """
+
+    @abstractmethod
+    def val_set(self) -> Samples:
+        """Validation samples, always the same.
+
+        Raises:
+            DataError: if the folders are not as expected.
+        """
+
+    def test_set(self) -> Samples:
+        """What `mode=test` scores: the validation set, unless the data set has one of its own."""
+        return self.val_set()
+
+    def check(self, samples: Samples) -> None:
+        """Look at one of the sets above before any work starts.
+
+        Raises:
+            DataError: naming the file, the value and the setting that mends it.
+        """
+        if len(samples) == 0:
+            raise DataError(f"{type(self).__name__}: a split holds no samples")
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly spaced from the first to the last of `length`."""
+    if count < 2 or length <= count:
+        return list(range(min(length, max(count, 0))))
+    return [round(i * (length - 1) / (count - 1)) for i in range(count)]

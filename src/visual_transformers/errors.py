@@ -1,0 +1,21 @@
+"""What can be wrong with a user's input; the command line prints these without a traceback."""
+
+
+class UserError(ValueError):
+    """A mistake in the input that the message explains: what, where and how to mend it."""
+
+
+class ConfigError(UserError):
+    """The configuration cannot be run; the message lists every problem found, one a line."""
+
+
+class DataError(UserError):
+    """A data set's folder, file or label is not as it should be."""
+
+
+class WeightsError(UserError):
+    """A weight file does not fit the model, or cannot be read."""
+
+
+class RunError(UserError):
+    """A run directory cannot be used as asked, or a run had to stop."""

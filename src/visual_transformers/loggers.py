@@ -1,0 +1,178 @@
+"""Where progress goes: the console, and the files of the run's folder. All of them get the same records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from visual_transformers import atomic, plots
+
+Record = dict[str, Any]
+"""Numbers of one moment: `kind` (`step` or `epoch`), `step`, `epoch`, and `train/...` or `val/...` scores."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger may want to know of a run before its first record."""
+
+    name: str
+    directory: Path
+    metric: str
+    step: int
+    total_steps: int
+    headline: str
+
+
+class Logger(Protocol):
+    """Receives the records of a run."""
+
+    def start(self, run: RunInfo) -> None:
+        """Before the first step."""
+
+    def advance(self) -> None:
+        """After every step; must not read anything from the device."""
+
+    def record(self, record: Record) -> None:
+        """At every record."""
+
+    def close(self) -> None:
+        """When training ends, stops or fails."""
+
+
+class Loggers:
+    """Many loggers as one; a context that opens them for a run and closes them however it ends."""
+
+    def __init__(self, loggers: list[Logger], run: RunInfo):
+        self.loggers, self.run = loggers, run
+
+    def __enter__(self) -> Loggers:
+        for logger in self.loggers:
+            logger.start(self.run)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for logger in self.loggers:
+            logger.close()
+
+    def advance(self) -> None:
+        """After every step."""
+        for logger in self.loggers:
+            logger.advance()
+
+    def record(self, record: Record) -> None:
+        """At every record."""
+        for logger in self.loggers:
+            logger.record(record)
+
+
+@dataclass
+class Console:
+    """A rich progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+        progress: `bar`, `lines`, or `auto`: a bar on a terminal and lines elsewhere.
+    """
+
+    progress: Literal["auto", "bar", "lines"] = "auto"
+    seconds_between_lines = 10.0
+
+    def start(self, run: RunInfo) -> None:
+        """Print what runs, and open the bar."""
+        self.console = RichConsole(soft_wrap=True, highlight=False)
+        self.console.print(run.headline)
+        self.bar: Progress | None = None
+        self.printed = time.monotonic()
+        if self.progress == "bar" or (self.progress == "auto" and self.console.is_terminal):
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console)
+            self.row = self.bar.add_task("training", total=run.total_steps, completed=run.step)
+            self.bar.start()
+
+    def advance(self) -> None:
+        """Move the bar."""
+        if self.bar:
+            self.bar.advance(self.row)
+
+    def record(self, record: Record) -> None:
+        """Show a step beside the bar, or as a line now and then; print every epoch."""
+        text = _line(record)
+        if record["kind"] == "epoch":
+            self.console.print(text)
+        elif self.bar:
+            self.bar.update(self.row, description=text)
+        elif time.monotonic() - self.printed >= self.seconds_between_lines:
+            self.console.print(text)
+            self.printed = time.monotonic()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar:
+            self.bar.stop()
+
+
+@dataclass
+class Files:
+    """metrics.jsonl with every record, metrics.csv with one line an epoch, curves.png.
+
+    Args:
+        curves: whether curves.png is drawn when the run ends or stops.
+    """
+
+    curves: bool = True
+
+    def start(self, run: RunInfo) -> None:
+        """Take up the records of an earlier part of the run, up to the step where it goes on."""
+        self.run = run
+        self.path = run.directory / "metrics.jsonl"
+        self.records = [r for r in read_records(self.path) if r["step"] <= run.step]
+        atomic.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+        self.file = self.path.open("a", encoding="utf-8")
+
+    def advance(self) -> None:
+        """Nothing: a step leaves no file."""
+
+    def record(self, record: Record) -> None:
+        """Append a line, and write the table anew after an epoch."""
+        self.records.append(record)
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        if record["kind"] == "epoch":
+            os.fsync(self.file.fileno())
+            self._write_csv([r for r in self.records if r["kind"] == "epoch"])
+
+    def _write_csv(self, epochs: list[Record]) -> None:
+        text = io.StringIO()
+        columns = list(dict.fromkeys(key for record in epochs for key in record if key != "kind"))
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(epochs)
+        atomic.write_text(self.run.directory / "metrics.csv", text.getvalue())
+
+    def close(self) -> None:
+        """Draw the curves."""
+        self.file.close()
+        if self.curves and self.records:
+            plots.curves(self.run.directory / "curves.png", self.records, self.run.metric, self.run.name)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a metrics.jsonl; a last line that was cut off when the run died is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _line(record: Record) -> str:
+    scores = "  ".join(f"{key} {value:.4g}" for key, value in record.items() if "/" in key)
+    speed = f"  {record['images_per_second']:.0f} images/s" if "images_per_second" in record else ""
+    return f"epoch {record['epoch']:.4g}  step {record['step']}  {scores}{speed}"

@@ -1,0 +1,103 @@
+"""Pictures of a run: curves of its scores, and samples with their truth and prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from visual_transformers import atomic
+
+COLUMNS = 4
+MAX_LEGEND = 24
+IMAGE_INCHES = 2.2
+
+
+def curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -> None:
+    """Loss and metric over epochs, training and validation, from a run's records."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    for axes, score in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
+        steps = [r for r in records if r["kind"] == "step" and f"train/{score}" in r]
+        axes.plot([r["epoch"] for r in steps], [r[f"train/{score}"] for r in steps], alpha=0.3, color="C0")
+        for split, colour in (("train", "C0"), ("val", "C1")):
+            epochs = [r for r in records if r["kind"] == "epoch" and f"{split}/{score}" in r]
+            label = {"train": "training", "val": "validation"}[split]
+            axes.plot([r["epoch"] for r in epochs], [r[f"{split}/{score}"] for r in epochs], f"{colour}.-", label=label)
+        axes.set(xlabel="epoch", ylabel=score)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+def classified(
+    path: Path, images: list[NDArray[np.uint8]], truths: list[int], predictions: list[int], classes: list[str]
+) -> None:
+    """Images (H, W, 3) with their true and predicted class, wrong ones in red."""
+    figure, panels = _grid(len(images), columns=2 * COLUMNS)
+    for axes, image, truth, prediction in zip(panels, images, truths, predictions, strict=False):
+        axes.imshow(image)
+        right = truth == prediction
+        caption = classes[prediction] if right else f"{classes[prediction]}, not {classes[truth]}"
+        axes.set_title(caption, fontsize=8, color="black" if right else "red")
+    _save(figure, path)
+
+
+def segmented(
+    path: Path,
+    images: list[NDArray[np.uint8]],
+    truths: list[NDArray[np.int64]],
+    predictions: list[NDArray[np.int64]],
+    classes: list[str],
+) -> None:
+    """Images (H, W, 3), each with overlays of its true and predicted masks (H, W), and a legend of what occurs."""
+    figure, panels = _grid(3 * len(images), columns=6)
+    colours = palette(len(classes))
+    for i, (image, truth, prediction) in enumerate(zip(images, truths, predictions, strict=True)):
+        pictures = (("image", image), ("truth", overlay(image, truth, colours)))
+        pictures += (("prediction", overlay(image, prediction, colours)),)
+        for axes, (caption, picture) in zip(panels[3 * i : 3 * i + 3], pictures, strict=True):
+            axes.imshow(picture)
+            axes.set_title(caption, fontsize=8)
+    pixels = np.bincount(
+        np.concatenate([mask[mask < len(classes)] for mask in (*truths, *predictions)]), minlength=len(classes)
+    )
+    shown = [i for i in np.argsort(-pixels) if pixels[i]][:MAX_LEGEND]
+    patches = [Patch(color=colours[i], label=classes[i]) for i in sorted(shown)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=8, fontsize=8)
+    _save(figure, path)
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.int64], colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An image in 0 to 1 under the colours of its mask; pixels of no class stay as they are."""
+    picture = image / 255.0
+    labelled = mask < len(colours)
+    picture[labelled] = 0.4 * picture[labelled] + 0.6 * colours[mask[labelled]]
+    return picture
+
+
+def palette(count: int) -> NDArray[np.float64]:
+    """Colours (count, 3) that stay apart: hues by the golden ratio, in three strengths."""
+    index = np.arange(count)
+    return hsv_to_rgb(np.stack([index * 0.618 % 1, 1 - 0.25 * (index % 3), 1 - 0.2 * (index // 3 % 3)], axis=1))
+
+
+def _grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * IMAGE_INCHES * 0.8, rows * IMAGE_INCHES), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    atomic.write(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))

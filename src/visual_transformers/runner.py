@@ -1,0 +1,289 @@
+"""The single runner: `train`, `test`, and the loop. It reads from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from visual_transformers import __version__
+from visual_transformers.config import Config, Node, build
+from visual_transformers.data.loading import EvaluationBatches, training_batches
+from visual_transformers.data.module import DataModule, Samples
+from visual_transformers.errors import RunError
+from visual_transformers.loggers import Loggers, Record, RunInfo
+from visual_transformers.metrics import Scores
+from visual_transformers.models import weights
+from visual_transformers.results import Picture, Results
+from visual_transformers.tasks import Task
+from visual_transformers.training.checkpoint import TrainState
+from visual_transformers.training.hardware import Hardware
+from visual_transformers.training.interruption import Interruption
+from visual_transformers.training.meter import Meter
+from visual_transformers.training.rundir import RunDirectory
+
+
+def train(cfg: Config, directory: Path) -> float:
+    """Train anew, from `weights`, or from where this run stopped; then score the best weights.
+
+    Returns:
+        The best validation score of `task.metric`.
+
+    Raises:
+        UserError: for anything in the input that cannot work, before the first step.
+        RunError: if the loss is no longer finite; or on Ctrl-C, after the state was saved.
+    """
+    files = RunDirectory(directory)
+    if cfg.resume == "never" and (aside := files.set_aside()):
+        print(f"set the earlier run of this name aside in {aside}")
+    loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items()]
+    run = TrainRun.build(cfg, files)
+    if files.last.is_file():
+        run.state.restore(files.last, config=cfg.everything)
+    files.write_config(cfg.everything)
+
+    with Loggers(loggers, run.info()) as log, Interruption() as interruption:
+        fit(run, log, interruption)
+    if run.state.step < run.total_steps:
+        raise RunError(
+            f"stopped at step {run.state.step} of {run.total_steps}, saved in {files.last}; the same command goes on"
+        )
+
+    parts = run.parts
+    weights.load(parts.model, weights.read(files.best), part="all", classes=parts.data.classes)
+    results = evaluate(parts, parts.batches("test"), pictures=cfg.training.samples)
+    results.write(directory, summary(cfg, parts) | {"best": run.state.best, "train_seconds": run.state.seconds})
+    results.print(f"{cfg.name}: scores of the best weights, from epoch {run.state.best['epoch']:g}", directory)
+    return run.state.best[cfg.task["metric"]]
+
+
+def test(cfg: Config, directory: Path) -> float:
+    """Score the weights of `weights`, or the best ones of this run, and leave the scores in `test/`.
+
+    Returns:
+        The score of `task.metric`.
+
+    Raises:
+        UserError: if there are no weights, they do not fit, or the data set is not as expected.
+    """
+    files = RunDirectory(directory)
+    if cfg.weights is None and not files.best.is_file():
+        raise RunError(f"mode=test has nothing to score: there is no {files.best}; name a file with weights=PATH")
+    file = weights.read(cfg.weights or files.best)
+    parts = Parts.build(cfg, file, "test")
+    results = evaluate(parts, parts.batches("test"), pictures=cfg.training.samples)
+    results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
+    results.print(f"{cfg.name}: scores of {file.path}", directory / "test")
+    return results.scores[cfg.task["metric"]]
+
+
+def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
+    """The loop: close an epoch when it is over, take a step, keep a record; save when asked to stop."""
+    state, batches, meter = run.state, run.batches(), Meter(run.state.step)
+    while True:
+        if state.step % run.steps_per_epoch == 0 and state.step > state.evaluated_step:
+            meter.read()
+            log.record(run.close_epoch())
+            run.save()
+            meter = Meter(state.step)
+        if state.step == run.total_steps or interruption.requested:
+            break
+        images, targets = next(batches)
+        meter.add(run.step(images, targets), len(images))
+        log.advance()
+        if state.step % run.cfg.training.log_every == 0:
+            log.record(run.moment("step") | meter.read())
+    meter.read()
+    run.save()
+
+
+@torch.inference_mode()
+def evaluate(parts: Parts, batches: EvaluationBatches, *, pictures: int = 0) -> Results:
+    """Score the model on every sample once, and keep the first so many pictures.
+
+    Raises:
+        RunError: if the loader left samples out or gave some twice.
+    """
+    scores, shown, seen = parts.scores(), [], 0
+    parts.model.eval()
+    for batch in batches:
+        images, targets = parts.hardware.move(*batch)
+        with parts.hardware.autocast():
+            logits = parts.forward(images)
+        loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
+        scores.update(logits, targets, loss_sum, parts.task.count(targets))
+        seen += len(images)
+        if len(shown) < pictures:
+            predictions = logits.argmax(dim=1)
+            shown += [Picture(*p) for p in zip(images.cpu(), targets.cpu(), predictions.cpu(), strict=True)]
+    if seen != batches.length:
+        raise RunError(f"evaluated {seen} samples of a set of {batches.length}; the loader is at fault")
+    return Results(scores.compute(), scores.table(), shown[:pictures])
+
+
+@dataclass
+class Parts:
+    """What `train` and `test` both need, built from the configuration and checked against each other."""
+
+    hardware: Hardware
+    task: Task
+    data: DataModule
+    sets: dict[str, Samples]
+    model: nn.Module
+    forward: nn.Module
+
+    @classmethod
+    def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
+        """Build everything and look at the data, so that whatever is wrong is said before work starts."""
+        hardware: Hardware = build(cfg.hardware, "hardware")
+        hardware.prepare(cfg.seed)
+        task: Task = build(cfg.task, "task")
+        data: DataModule = build(cfg.data, "data")
+        task.check_metric(data.classes)
+        model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
+        if file:
+            print(weights.load(model, file, part=cfg.weights_part, classes=data.classes))
+        sets = {split: getattr(data, f"{split}_set")() for split in splits}
+        for samples in sets.values():
+            data.check(samples)
+            images = samples[0][0][None]
+            task.check_output(model, hardware.move(images, images)[0], len(data.classes))
+        return cls(hardware, task, data, sets, model, hardware.compiled(model))
+
+    def batches(self, split: str) -> EvaluationBatches:
+        """Batches of every sample of a split, once."""
+        batch_size = self.data.eval_batch_size
+        return EvaluationBatches(self.sets[split], batch_size=batch_size, loading=self.hardware.loading)
+
+    def scores(self) -> Scores:
+        """New scores on the device."""
+        return self.task.scores(self.data.classes).to(self.hardware.torch_device)
+
+
+@dataclass
+class TrainRun:
+    """A training run: its parts, its state, its length, and what one step and one epoch's end do."""
+
+    cfg: Config
+    parts: Parts
+    files: RunDirectory
+    state: TrainState
+    steps_per_epoch: int
+    total_steps: int
+    validation: EvaluationBatches
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def build(cls, cfg: Config, files: RunDirectory) -> TrainRun:
+        """A run at step 0."""
+        file = weights.read(cfg.weights) if cfg.weights else None
+        parts = Parts.build(cfg, file, "train", "val", "test")
+        steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
+        total_steps = cfg.training.epochs * steps_per_epoch
+        optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
+        schedule = build(
+            cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+        )
+        scores = parts.scores().persistent()
+        state = TrainState(parts.model, optimizer, schedule, parts.hardware.scaler(), scores)
+        return cls(cfg, parts, files, state, steps_per_epoch, total_steps, parts.batches("val"))
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the steps that are left."""
+        return training_batches(
+            self.parts.sets["train"],
+            batch_size=self.parts.data.batch_size,
+            seed=self.cfg.seed,
+            start=self.state.step,
+            stop=self.total_steps,
+            loading=self.parts.hardware.loading,
+        )
+
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
+        """One optimizer step on a batch, in parts whose gradients add up to that of the whole; returns its mean loss."""
+        parts, state = self.parts, self.state
+        parts.model.train()
+        images, targets = parts.hardware.move(images, targets)
+        count = parts.task.count(targets).clamp(min=1)
+        total = torch.zeros((), device=images.device)
+        for x, y in zip(*(t.tensor_split(self.cfg.training.accumulate) for t in (images, targets)), strict=True):
+            if len(x) == 0:  # the last batch of an epoch may be smaller than the number of parts
+                continue
+            with parts.hardware.autocast():
+                logits = parts.forward(x)
+            loss_sum = parts.task.loss_sum(logits, y, smoothing=True)
+            state.scaler.scale(loss_sum / count).backward()
+            state.scores.update(logits, y, loss_sum.detach(), parts.task.count(y))
+            total += loss_sum.detach()
+        if self.cfg.training.clip_norm is not None:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(parts.model.parameters(), self.cfg.training.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.schedule.step()
+        state.step += 1
+        return total / count
+
+    def close_epoch(self) -> Record:
+        """Score the validation set and keep the weights if they are the best so far; returns the epoch's record."""
+        metric, state = self.cfg.task["metric"], self.state
+        train, val = state.scores.compute(), evaluate(self.parts, self.validation).scores
+        record = self.moment("epoch")
+        record |= {f"train/{name}": value for name, value in train.items()}
+        record |= {f"val/{name}": value for name, value in val.items()}
+        if not state.best or val[metric] > state.best[metric]:
+            state.best = {"step": state.step, "epoch": record["epoch"]} | val
+            about = {"classes": self.parts.data.classes, "config": self.cfg.everything, "best": state.best}
+            weights.save(self.files.best, self.parts.model, about)
+        state.scores.reset()
+        state.evaluated_step = state.step
+        return record
+
+    def moment(self, kind: str) -> Record:
+        """Where the run stands, as the beginning of a record."""
+        lr = self.state.optimizer.param_groups[0]["lr"]
+        return {"kind": kind, "step": self.state.step, "epoch": self.state.step / self.steps_per_epoch, "lr": lr}
+
+    def save(self) -> None:
+        """Write the state from which the same command goes on."""
+        now = time.monotonic()
+        self.state.seconds += now - self.started
+        self.started = now
+        self.state.save(self.files.last, config=self.cfg.everything, classes=self.parts.data.classes)
+
+    def info(self) -> RunInfo:
+        """What the loggers are told before the first step."""
+        parts, state, cfg = self.parts, self.state, self.cfg
+        headline = (
+            f"{cfg.name}: {parameters(parts.model) / 1e6:.2f} M parameters, {len(parts.sets['train'])} training and "
+            f"{len(parts.sets['val'])} validation samples, {len(parts.data.classes)} classes, "
+            f"steps {state.step} to {self.total_steps} on {parts.hardware.device} in {parts.hardware.precision}"
+        )
+        return RunInfo(cfg.name, self.files.path, cfg.task["metric"], state.step, self.total_steps, headline)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many trainable numbers a model has."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def summary(cfg: Config, parts: Parts) -> Node:
+    """What a results file says of how it came about."""
+    return {
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "model": cfg.model["_target_"],
+        "data": cfg.data["_target_"],
+        "parameters": parameters(parts.model),
+        "device": str(parts.hardware.torch_device),
+        "precision": parts.hardware.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "visual_transformers": __version__,
+    }

@@ -1,0 +1,96 @@
+"""The state of a run on disk: everything that the next step depends on, in tensors and plain containers."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from visual_transformers import atomic
+from visual_transformers.errors import RunError
+from visual_transformers.metrics import Scores
+
+FORMAT = 1
+FREE_TO_CHANGE = ("name", "mode", "resume", "hardware", "logger", "training.log_every", "training.samples")
+"""Settings that a resumed run may have other than when it stopped: none of them changes what it learns from."""
+
+
+@dataclass
+class TrainState:
+    """What training changes, and where it stands."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    scaler: torch.amp.GradScaler
+    scores: Scores
+    step: int = 0
+    evaluated_step: int = 0
+    seconds: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: Path, *, config: dict[str, Any], classes: list[str]) -> None:
+        """Write the state to `path`, atomically."""
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        numbers = {name: getattr(self, name) for name in NUMBERS}
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        content = {"format": FORMAT, "config": config, "classes": classes, "random": random, **parts, **numbers}
+        atomic.write(path, lambda temporary: torch.save(content, temporary))
+
+    def restore(self, path: Path, *, config: dict[str, Any]) -> None:
+        """Go back to a saved state.
+
+        Raises:
+            RunError: if the file is damaged, or the run was started with other settings; lists them.
+        """
+        content = read(path)
+        if differences := list(changed_settings(content["config"], config)):
+            raise RunError(
+                f"{path.parent.parent} holds a run with other settings:\n"
+                + "\n".join(f"  {line}" for line in differences)
+                + "\ngive this run another name (name=...), or set that one aside (resume=never)"
+            )
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(content[name])
+        for name in NUMBERS:
+            setattr(self, name, content[name])
+        torch.set_rng_state(content["random"]["cpu"])
+        if len(content["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(content["random"]["cuda"])
+
+
+STATEFUL = ("model", "optimizer", "schedule", "scaler", "scores")
+NUMBERS = ("step", "evaluated_step", "seconds", "best")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU.
+
+    Raises:
+        RunError: if it is damaged or of another format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path}: damaged ({error}); set the run aside with resume=never") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunError(f"{path}: not a checkpoint of format {FORMAT}; set the run aside with resume=never")
+    return content
+
+
+def changed_settings(then: Any, now: Any, path: str = "") -> list[str]:
+    """`key: old -> new` for each setting that differs and is not free to change."""
+    if path in FREE_TO_CHANGE:
+        return []
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = [*then, *(key for key in now if key not in then)]
+        inner = ((then.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys)
+        return [line for old, new, where in inner for line in changed_settings(old, new, where)]
+    return [] if then == now else [f"{path}: {then} -> {now}"]

@@ -1,0 +1,95 @@
+"""Where and how a run computes: device, precision, memory format, threads, workers."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from visual_transformers.data.loading import Loading
+from visual_transformers.errors import ConfigError
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(kw_only=True)
+class Hardware:
+    """One device and how it is used.
+
+    Args:
+        device: a torch device, as `cpu`, `cuda`, `cuda:1` or `mps`.
+        precision: of the forward pass; `bf16` and `fp16` by autocast, `fp16` with a loss scaler.
+        compile: whether `torch.compile` compiles the model.
+        channels_last: whether images and weights lie in memory as (B, H, W, C).
+        workers: loader processes; 0 loads in the main process.
+        threads: CPU threads of torch; null leaves torch's own choice.
+        deterministic: whether to refuse algorithms whose results differ from run to run.
+
+    Raises:
+        ConfigError: if this machine lacks the device, or the device the precision.
+    """
+
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = True
+    workers: int = 0
+    threads: int | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            self.torch_device = torch.device(self.device)
+            torch.empty(1, device=self.torch_device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"hardware.device={self.device} cannot be used here ({reason}); use hardware=cpu, "
+                "or install the PyTorch build for this device"
+            ) from error
+        if self.precision == "fp16" and self.torch_device.type == "cpu":
+            raise ConfigError("hardware.precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+
+    def prepare(self, seed: int) -> None:
+        """Set torch's threads, determinism and random seed."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(self.deterministic)
+        torch.backends.cudnn.benchmark = not self.deterministic
+        torch.manual_seed(seed)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, in the configured memory format."""
+        model = model.to(self.torch_device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
+
+    def compiled(self, model: nn.Module) -> nn.Module:
+        """What to call in place of the model: itself, or what torch.compile makes of it."""
+        return torch.compile(model) if self.compile else model  # type: ignore[return-value]
+
+    def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch on the device, without waiting for it."""
+        memory_format = torch.channels_last if self.channels_last else torch.preserve_format
+        images = images.to(self.torch_device, non_blocking=True, memory_format=memory_format)
+        return images, targets.to(self.torch_device, non_blocking=True)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context of a forward pass."""
+        return torch.autocast(
+            self.torch_device.type, dtype=AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST
+        )
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """The loss scaler; it does nothing unless the precision is fp16."""
+        return torch.amp.GradScaler(self.torch_device.type, enabled=self.precision == "fp16")
+
+    @property
+    def loading(self) -> Loading:
+        """How the loaders fetch samples for this device."""
+        return Loading(workers=self.workers, pin_memory=self.torch_device.type == "cuda")

@@ -1,0 +1,39 @@
+"""The folder of a run: what lies where, and how an earlier run is set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from visual_transformers import atomic
+
+OURS = (
+    "checkpoints", "test", "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
+    "curves.png", "samples.png",
+)  # fmt: skip
+
+
+class RunDirectory:
+    """Paths within a run's folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.safetensors"
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Leave the resolved configuration as YAML."""
+        atomic.write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+    def set_aside(self) -> Path | None:
+        """Move what an earlier run left into `earlier-N`, and return that folder; nothing is deleted."""
+        found = [self.path / name for name in OURS if (self.path / name).exists()]
+        if not found:
+            return None
+        aside = next(p for n in range(1, 1_000_000) if not (p := self.path / f"earlier-{n}").exists())
+        aside.mkdir(parents=True)
+        for item in found:
+            item.rename(aside / item.name)
+        return aside
