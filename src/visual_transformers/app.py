@@ -30,6 +30,8 @@ def run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """The command line, `python -m visual_transformers` or `visual-transformers`."""
+    if sys.argv[1:] and "job" in (sys.argv[-1], *sys.argv[2:]) and {"--cfg", "-c"} & set(sys.argv):
+        sys.argv.append("--resolve")
     asked_for_traces = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions come through, so that we can say them better
     try:
@@ -44,7 +46,7 @@ def main() -> None:
 
 def explained(error: Exception) -> str:
     """The message of an error; for a key that does not exist, with the keys that do."""
-    message = str(error)
+    message = str(error).split("\nConfig search path")[0]
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         message += f"\n{cause.msg}" if cause.msg and str(cause.msg) not in message else ""

@@ -14,7 +14,7 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
     try:
         fill(temporary)
         _flush(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, make_dataclass
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ SUPPLIED = {
     "schedule": {"optimizer", "steps_per_epoch", "total_steps"},
 }
 """Arguments that the runner gives, and a configuration must not."""
+TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
+"""Groups whose node has a `_target_`; `logger` has one for each of its loggers."""
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 
 
@@ -84,23 +86,10 @@ def checked(cfg: DictConfig) -> Config:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error)) from error
-    nodes = {key: cfg[key] for key in SECTIONS if key in cfg}
-    loggers = dict(cfg.logger.items()) if cfg.get("logger") else {}
-    found = [f"{key}: the group is missing" for key in SECTIONS if key not in cfg]
-    found += _typed("", cfg, Config, skip={"training", "everything", "logger", *SECTIONS})
-    found += _typed("training.", cfg.training, Training)
-    for path, node in [*nodes.items(), *((f"logger.{name}", node) for name, node in loggers.items())]:
-        found += _node_problems(path, node)
-    if not found:
-        found += _cross_field_problems(cfg)
-    if found:
+    if found := [*_problems(cfg), *_cross_field_problems(cfg)]:
         raise ConfigError("\n".join(found))
     everything: Node = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    training = Training(**everything["training"])
-    return Config(**everything | {"training": training, "everything": everything})
-
-
-SECTIONS = ("task", "model", "data", "optimizer", "schedule", "hardware")
+    return Config(**everything | {"training": Training(**everything["training"]), "everything": everything})
 
 
 def build(node: Node, path: str, **supplied: Any) -> Any:
@@ -157,39 +146,56 @@ def _targets(node: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def _node_problems(path: str, node: DictConfig) -> Iterator[str]:
+def _problems(cfg: DictConfig) -> Iterator[str]:
+    """What is wrong with the keys, each by itself."""
+    yield from _key_problems("", cfg, Config, given={"everything"})
+    for path in TARGETS:
+        if isinstance(node := cfg.get(path), DictConfig):
+            yield from _target_problems(path, node)
+    for name, node in (cfg.get("logger") or {}).items():
+        yield from _target_problems(f"logger.{name}", node)
+    if isinstance(node := cfg.get("training"), DictConfig):
+        yield from _key_problems("training.", node, Training)
+
+
+def _target_problems(path: str, node: DictConfig) -> Iterator[str]:
     target = node.get("_target_")
     if not target:
-        yield f"{path}: has no _target_; it names what is built"
+        yield f"{path}: has no _target_, which names what is built"
         return
     try:
         found = allowed_object(target, path)
     except ConfigError as error:
         yield str(error)
-        return
-    yield from _typed(f"{path}.", node, found, skip=SUPPLIED.get(path, set()))
+    else:
+        yield from _key_problems(f"{path}.", node, found, given=SUPPLIED.get(path, set()))
 
 
-def _typed(prefix: str, node: DictConfig, target: Callable[..., Any], skip: set[str] = frozenset()) -> Iterator[str]:  # type: ignore[assignment]
-    """Problems of a node's keys against the signature of `target`; values are converted in place where they fit."""
+def _key_problems(
+    prefix: str, node: DictConfig, target: Callable[..., Any], given: Collection[str] = ()
+) -> Iterator[str]:
+    """Problems of a node's keys against the signature of `target`; values that fit are converted in place.
+
+    `given` are arguments that the suite gives itself.
+    """
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key in map(str, node):
+    present = [str(key) for key in node.keys()]  # noqa: SIM118 (`in` overlooks keys that are ???)
+    for key in present:
         if key in HYDRA_KEYS or (open_ended and key not in parameters):
             continue
-        if key in skip:
-            if prefix:
-                yield f"{prefix}{key}: is given by the suite itself; remove it"
+        if key in given:
+            yield f"{prefix}{key}: is given by the suite itself; remove it"
         elif key not in parameters:
-            if prefix or key not in SECTIONS:
-                yield f"{prefix}{key}: no such key{suggestion(key, parameters)}"
+            yield f"{prefix}{key}: no such key{suggestion(key, parameters)}"
         elif OmegaConf.is_missing(node, key):
             yield f"{prefix}{key} is not set; give it on the command line as {prefix}{key}=VALUE"
         else:
             yield from _converted(prefix, node, key, hints.get(key, Any))
     for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in node and key not in skip and not open_ended:
+        required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if required and key not in present and key not in given:
             yield f"{prefix}{key} is not set; give it on the command line as +{prefix}{key}=VALUE"
 
 
@@ -197,15 +203,14 @@ def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iter
     value = node[key]
     choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
     if choices and value not in choices:
-        near = suggestion(str(value), choices)
-        yield f"{prefix}{key}={value}: expected one of {', '.join(map(str, choices))}{near if 'mean' in near else ''}"
+        yield f"{prefix}{key}={value}: expected one of {', '.join(map(str, choices))}"
         return
     expected = Any if choices else _config_type(annotation)
     try:
         typed = OmegaConf.structured(make_dataclass("Typed", [(key, expected)])(value))
         node[key] = typed[key]
     except OmegaConfBaseException:
-        yield f"{prefix}{key}={value}: expected {getattr(annotation, '__name__', annotation)}"
+        yield f"{prefix}{key}={value}: expected {getattr(expected, '__name__', expected)}"
 
 
 def _config_type(annotation: Any) -> Any:
@@ -223,7 +228,7 @@ def _config_type(annotation: Any) -> Any:
     return Any
 
 
-def suggestion(key: str, known: typing.Iterable[str]) -> str:
+def suggestion(key: str, known: Iterable[str]) -> str:
     """`; did you mean X?`, or the keys that there are."""
     names = [str(name) for name in known]
     near = difflib.get_close_matches(key, names, n=1)
@@ -231,54 +236,60 @@ def suggestion(key: str, known: typing.Iterable[str]) -> str:
 
 
 def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
-    """What no key alone can tell; every key has its type by now."""
-    task = get_object(cfg.task._target_)
+    """What no key alone can tell, and numbers out of range; keys of a wrong type are passed over here."""
+    task = _target_object(cfg, "task")
     kind = getattr(task, "name", None)
     for group in ("model", "data"):
-        needs = _task_of(cfg[group]._target_)
+        needs = _task_of(_target_object(cfg, group))
         if kind and needs and needs != kind:
             yield (
-                f"{group}={_short(cfg[group]._target_)} is for {needs}, but task={kind}; "
+                f"{group}={cfg[group]._target_.rsplit('.', 1)[-1]} is for {needs}, but task={kind}; "
                 f"set task={needs}, or choose a {group} for {kind} (see --help)"
             )
-    if kind and cfg.task.metric not in task.metrics:
-        yield f"task.metric={cfg.task.metric}: {kind} has {', '.join(task.metrics)}"
-    yield from _out_of_range(cfg)
-    if cfg.data.batch_size % max(cfg.training.accumulate, 1):
-        yield (
-            f"data.batch_size={cfg.data.batch_size} does not divide into training.accumulate="
-            f"{cfg.training.accumulate} equal parts"
-        )
-
-
-def _out_of_range(cfg: DictConfig) -> Iterator[str]:
-    at_least = {
-        "training.epochs": 1,
-        "training.accumulate": 1,
-        "training.log_every": 1,
-        "training.samples": 0,
-        "data.batch_size": 1,
-        "data.eval_batch_size": 1,
-        "hardware.workers": 0,
-        "seed": 0,
-    }
-    for path, least in at_least.items():
-        value = OmegaConf.select(cfg, path)
-        if value is not None and value < least:
+    if kind and cfg.task.get("metric") not in task.metrics:
+        yield f"task.metric={cfg.task.get('metric')}: {kind} has {', '.join(task.metrics)}"
+    for path, least in AT_LEAST.items():
+        if (value := _number(cfg, path)) is not None and value < least:
             yield f"{path}={value}: must be at least {least}"
-    if cfg.training.clip_norm is not None and cfg.training.clip_norm <= 0:
-        yield f"training.clip_norm={cfg.training.clip_norm}: must be above 0, or null for no clipping"
-    if not 0 <= cfg.task.get("label_smoothing", 0.0) < 1:
+    for path in ABOVE_0:
+        if (value := _number(cfg, path)) is not None and value <= 0:
+            yield f"{path}={value}: must be above 0"
+    if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
+    batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
+    if batch_size and accumulate and batch_size % accumulate:
+        yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
 
 
-def _task_of(target: str) -> str | None:
+AT_LEAST = {
+    "seed": 0,
+    "training.epochs": 1,
+    "training.accumulate": 1,
+    "training.log_every": 1,
+    "training.samples": 0,
+    "data.batch_size": 1,
+    "data.eval_batch_size": 1,
+    "data.check_files": 0,
+    "hardware.workers": 0,
+    "hardware.threads": 1,
+}
+ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "data.crop", "data.min_scale")
+
+
+def _number(cfg: DictConfig, path: str) -> float | None:
+    value = OmegaConf.select(cfg, path, throw_on_missing=False)
+    return value if isinstance(value, int | float) else None
+
+
+def _target_object(cfg: DictConfig, path: str) -> Any:
+    try:
+        return allowed_object(cfg[path]._target_, path)
+    except (ConfigError, OmegaConfBaseException, AttributeError):
+        return None  # said already, as a problem of that key
+
+
+def _task_of(found: Any) -> str | None:
     """The task that a model or data set is for, where its class says so."""
-    found = get_object(target)
-    if not inspect.isclass(found):
+    if inspect.isfunction(found):
         found = typing.get_type_hints(found).get("return")
     return getattr(found, "task", None)
-
-
-def _short(target: str) -> str:
-    return target.rsplit(".", 1)[-1]

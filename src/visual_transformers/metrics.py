@@ -99,8 +99,8 @@ class ClassificationScores(Scores):
 class SegmentationScores(Scores):
     """Scores of a confusion matrix over all pixels that count: logits (B, C, H, W), targets (B, H, W).
 
-    With n_ij pixels of class i predicted as j: pixel accuracy = sum n_ii / sum n_ij; class accuracy = n_ii / sum_j n_ij;
-    IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii); mean scores leave out classes that neither the truth nor the
+    n_ij pixels of class i are predicted as j: pixel accuracy = sum n_ii / sum n_ij, class accuracy = n_ii / sum_j n_ij,
+    IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii). Mean scores leave out classes that neither the truth nor the
     prediction has (a class that is only predicted counts as 0); fwIoU weighs IoU by the truth's pixels.
     """
 

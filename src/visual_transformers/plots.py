@@ -61,9 +61,9 @@ def segmented(
     figure, panels = _grid(3 * len(images), columns=6)
     colours = palette(len(classes))
     for i, (image, truth, prediction) in enumerate(zip(images, truths, predictions, strict=True)):
-        pictures = (("image", image), ("truth", overlay(image, truth, colours)))
-        pictures += (("prediction", overlay(image, prediction, colours)),)
-        for axes, (caption, picture) in zip(panels[3 * i : 3 * i + 3], pictures, strict=True):
+        pictures = (image / 255, overlay(image, truth, colours), overlay(image, prediction, colours))
+        captions = ("image", "truth", "prediction")
+        for axes, caption, picture in zip(panels[3 * i : 3 * i + 3], captions, pictures, strict=True):
             axes.imshow(picture)
             axes.set_title(caption, fontsize=8)
     pixels = np.bincount(

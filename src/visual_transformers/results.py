@@ -61,7 +61,9 @@ class Results:
             for name, row in self.classes.items():
                 table.add_row(name, *(f"{value:.4f}" for value in row.values()))
             console.print(table)
-        console.print(f"left in {directory}: {', '.join(sorted(p.name for p in directory.iterdir() if p.name[0] != '.'))}")
+        console.print(
+            f"left in {directory}: {', '.join(sorted(p.name for p in directory.iterdir() if p.name[0] != '.'))}"
+        )
 
     @property
     def _columns(self) -> list[str]:

@@ -109,7 +109,8 @@ def evaluate(parts: Parts, batches: EvaluationBatches, *, pictures: int = 0) -> 
     Raises:
         RunError: if the loader left samples out or gave some twice.
     """
-    scores, shown, seen = parts.scores(), [], 0
+    scores, seen = parts.scores(), 0
+    shown: list[Picture] = []
     parts.model.eval()
     for batch in batches:
         images, targets = parts.hardware.move(*batch)
@@ -205,7 +206,7 @@ class TrainRun:
         )
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One optimizer step on a batch, in parts whose gradients add up to that of the whole; returns its mean loss."""
+        """One optimizer step on a batch, in parts whose gradients add up to that of the whole; returns the loss."""
         parts, state = self.parts, self.state
         parts.model.train()
         images, targets = parts.hardware.move(images, targets)

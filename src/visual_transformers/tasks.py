@@ -32,7 +32,10 @@ class Task(ABC):
     label_smoothing: float = 0.0
 
     def loss_sum(self, logits: Tensor, targets: Tensor, *, smoothing: bool) -> Tensor:
-        """Sum of the cross entropies of the targets that count, at least in float32: logits (B, C, ...), targets (B, ...)."""
+        """Sum of the cross entropies of the targets that count, in float32 or more.
+
+        Logits are (B, C, ...), targets (B, ...).
+        """
         return F.cross_entropy(
             logits.to(torch.promote_types(logits.dtype, torch.float32)),
             targets,

@@ -135,10 +135,10 @@ class Scenes:
         return np.array(crop.resize((self.image_size,) * 2, Image.Resampling.BILINEAR))
 
     def _draw(self, random: np.random.Generator, scene: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
-        """Blend one digit in, light on dark or dark on light, by a random contrast; label where its stroke is strong."""
+        """Blend one digit in, light on dark or dark on light, by a random contrast; label its strong strokes."""
         images, classes = digit_images(self.split)
         chosen = random.integers(len(images))
-        side = int(random.integers(self.image_size // 4, self.image_size // 2, endpoint=True))
+        side = int(random.integers(self.image_size // 3, self.image_size // 2, endpoint=True))
         top, left = random.integers(self.image_size - side, size=2, endpoint=True)
         stroke = Image.fromarray(images[chosen]).resize((side, side), Image.Resampling.BICUBIC)
         opacity = np.asarray(stroke, np.float32) / 255
@@ -166,9 +166,9 @@ class DigitScenes(DataModule):
     task: ClassVar[str] = "segmentation"
 
     image_size: int = 96
-    train_scenes: int = 1000
+    train_scenes: int = 3000
     val_scenes: int = 200
-    max_digits: int = 4
+    max_digits: int = 3
     seed: int = 0
 
     @property

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -89,14 +90,15 @@ class SemanticBranch(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """P2 to P5 -> logits (B, classes, H, W) at P2's size."""
-        total = None
+        summands = []
         for level, (stages, x) in enumerate(zip(self.stages, levels, strict=True)):
+            assert isinstance(stages, nn.ModuleList)
             for step, stage in enumerate(stages, start=1):
                 x = stage(x)
                 if level:
                     x = resize(x, levels[level - step].shape[2:])
-            total = x if total is None else total + x
-        return self.classifier(total)
+            summands.append(x)
+        return self.classifier(torch.stack(summands).sum(dim=0))
 
 
 class SemanticFPN(nn.Module):
@@ -137,7 +139,7 @@ def panoptic_fpn(
     branch_channels: int = 128,
     stem_stride: int = 4,
 ) -> SemanticFPN:
-    """Panoptic FPN's semantic half (Kirillov et al. 2019), the paper's baseline: its pyramid costs 55.1 GMACs at 800 x 1216.
+    """Panoptic FPN's semantic half (Kirillov et al. 2019), the baseline: its pyramid costs 55.1 GMACs at 800 x 1216.
 
     Args:
         num_classes: outputs of the branch.

@@ -9,6 +9,7 @@ from torchvision.models import resnet as torchvision_resnet
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from visual_transformers.errors import DataError
 from visual_transformers.models.tokens import VTModule, to_pixels
 
 STEM_STRIDES = (1, 2, 4)
@@ -49,13 +50,13 @@ def check_images(images: Tensor, stride: int) -> None:
     """Refuse what the backbone cannot take.
 
     Raises:
-        ValueError: unless `images` are (B, 3, H, W) with both sides at least the `stride` of the coarsest map.
+        DataError: unless `images` are (B, 3, H, W) and both sides at least the `stride` of the coarsest map.
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}")
+        raise DataError(f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}")
     if min(images.shape[2:]) < stride:
         height, width = images.shape[2:]
-        raise ValueError(
+        raise DataError(
             f"images of {height} x {width} pixels are smaller than the backbone's stride of {stride}; "
             f"resize them so that both sides have at least {stride} pixels"
         )

@@ -94,7 +94,9 @@ def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]
         )
     model.load_state_dict(tensors, strict=False)
     kept = len(model.state_dict()) - len(tensors)
-    return f"loaded {len(tensors)} tensors from {weights.path}" + (f", {kept} keep their initial values" if kept else "")
+    return f"loaded {len(tensors)} tensors from {weights.path}" + (
+        f", {kept} keep their initial values" if kept else ""
+    )
 
 
 BACKBONE_ALONE = "set weights_part=backbone to load only the layers before the head"
