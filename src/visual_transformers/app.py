@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """The command line, `python -m visual_transformers` or `visual-transformers`."""
-    if sys.argv[1:] and "job" in (sys.argv[-1], *sys.argv[2:]) and {"--cfg", "-c"} & set(sys.argv):
+    if {"--cfg", "job"} <= set(sys.argv):  # show the values that a run would have
         sys.argv.append("--resolve")
     asked_for_traces = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions come through, so that we can say them better

@@ -138,7 +138,7 @@ class Scenes:
         """Blend one digit in, light on dark or dark on light, by a random contrast; label its strong strokes."""
         images, classes = digit_images(self.split)
         chosen = random.integers(len(images))
-        side = int(random.integers(self.image_size // 3, self.image_size // 2, endpoint=True))
+        side = int(random.integers(self.image_size // 3, 3 * self.image_size // 5, endpoint=True))
         top, left = random.integers(self.image_size - side, size=2, endpoint=True)
         stroke = Image.fromarray(images[chosen]).resize((side, side), Image.Resampling.BICUBIC)
         opacity = np.asarray(stroke, np.float32) / 255
