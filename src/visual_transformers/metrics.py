@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 ClassTable = dict[str, dict[str, float]]
@@ -17,8 +17,9 @@ class Scores(nn.Module):
     def __init__(self, classes: list[str]):
         super().__init__()
         self.classes = classes
-        # float64, for the sum over a data set's pixels outgrows float32's 24 bits; NaN is the runner's to judge
-        self.loss = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        # Sums in float64, for those over a data set's pixels outgrow float32's 24 bits. Not MeanMetric: with
+        # nan_strategy="disable", which spares a wait for the device, torchmetrics 1.9 passes over its weights.
+        self.loss_sum, self.count = (SumMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
 
     @property
     def names(self) -> list[str]:
@@ -27,7 +28,8 @@ class Scores(nn.Module):
 
     def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor, count: Tensor) -> None:
         """Add a batch; nothing is read back from the device."""
-        self.loss.update(loss_sum / count.clamp(min=1), count)
+        self.loss_sum.update(loss_sum)
+        self.count.update(count)
         self._update(logits.detach(), targets)
 
     def _update(self, logits: Tensor, targets: Tensor) -> None:
@@ -35,7 +37,7 @@ class Scores(nn.Module):
 
     def compute(self) -> dict[str, float]:
         """The scores of everything added, by name."""
-        return {"loss": float(self.loss.compute())} | self._compute()
+        return {"loss": float(self.loss_sum.compute() / self.count.compute())} | self._compute()
 
     def _compute(self) -> dict[str, float]:
         raise NotImplementedError

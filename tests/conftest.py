@@ -1,0 +1,72 @@
+"""Fixtures that many tests share: a tiny configuration, and a run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from visual_transformers import app
+from visual_transformers.config import Config, checked
+
+TINY = [
+    "hardware.threads=1",
+    "logger=[files]",
+    "logger.files.curves=false",
+    "training.samples=2",
+    "training.log_every=2",
+]
+TINY_CLASSIFICATION = [*TINY, "data.image_size=32", "data.batch_size=360", "model.token_channels=32", "training.epochs=2"]
+TINY_SEGMENTATION = [
+    *TINY,
+    "task=segmentation",
+    "model.backbone=resnet18",
+    "model.token_channels=32",
+    "model.pyramid_channels=32",
+    "model.branch_channels=32",
+    "data.image_size=32",
+    "data.train_scenes=24",
+    "data.val_scenes=8",
+    "data.batch_size=8",
+    "training.epochs=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def composed() -> Callable[..., DictConfig]:
+    """Composes the configuration that a command line would give."""
+
+    def compose_with(*overrides: str) -> DictConfig:
+        assert app  # registers the resolvers
+        with initialize_config_module("visual_transformers.conf", version_base="1.3"):
+            cfg = compose("config", [*overrides, "name=tiny"])
+        return cfg
+
+    return compose_with
+
+
+@pytest.fixture
+def tiny(composed: Callable[..., DictConfig]) -> Callable[..., Config]:
+    """A checked configuration of a run of seconds; further overrides win."""
+    return lambda *overrides: checked(composed(*TINY_CLASSIFICATION, *overrides))
+
+
+@pytest.fixture
+def tiny_scenes(composed: Callable[..., DictConfig]) -> Callable[..., Config]:
+    """The same for segmentation."""
+    return lambda *overrides: checked(composed(*TINY_SEGMENTATION, *overrides))
+
+
+@pytest.fixture
+def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
+    """The model's tensors in a run's last checkpoint."""
+    return lambda directory: torch.load(directory / "checkpoints" / "last.pt", weights_only=True)["model"]

@@ -1,0 +1,59 @@
+"""The command line as a process: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from visual_transformers.app import slug
+
+
+@pytest.fixture
+def command(tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "visual_transformers", *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_help_shows_the_groups_their_options_and_five_examples(command):
+    text = command("--help").stdout
+    assert text.count("  python -m visual_transformers") == 5
+    for line in ("model: panoptic_fpn, resnet18, vt_fpn, vt_resnet18", "hardware: cpu, gpu", "task: classification"):
+        assert line in text
+
+
+def test_cfg_job_prints_the_whole_resolved_configuration(command):
+    text = command("task=segmentation", "--cfg", "job").stdout
+    assert "name: vt_fpn-digit_scenes-seed0" in text
+    assert "${" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optimizer.lrr=1"], ["optimizer.lrr", "did you mean lr?"]),
+        (["optimizer.lr=abc", "training.epochs=0"], ["optimizer.lr=abc: expected float", "training.epochs=0"]),
+        (["model=vt_resnt18"], ["vt_resnt18", "vt_resnet18"]),
+        (["mode=test"], ["nothing to score", "weights=PATH"]),
+        (["data=imagenet", "data.root=/nowhere"], ["/nowhere", "/nowhere/train/<class>"]),
+        (["data.image_size=8"], ["8 x 8", "at least 16"]),
+        (["hardware.precision=fp16"], ["fp16 needs a GPU"]),
+    ],
+)
+def test_a_user_s_mistake_ends_with_a_sentence_and_no_traceback(command, arguments, words):
+    ended = command(*arguments)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert all(word in ended.stderr for word in words)
+
+
+def test_a_sweep_s_folder_differs_where_its_overrides_do():
+    assert slug(["model=resnet18,vt_resnet18", "seed=0,1"]) == "model=resnet18,vt_resnet18,seed=0,1"
+    assert slug(["data.root=a/b"]) != slug(["data.root=a_b"])
+    assert "/" not in slug(["data.root=/a/b"])
+    assert len(slug(["x=" + "1" * 500])) < 100

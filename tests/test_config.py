@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from visual_transformers.config import ALLOWED_TARGETS, build, checked
+from visual_transformers.errors import ConfigError
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=abc", ["optimizer.lr=abc", "expected float"]),
+        ("training.epochs=1.5", ["training.epochs=1.5", "expected int"]),
+        ("+optimizer.momentun=0.9", ["optimizer.momentun", "no such key", "did you mean momentum"]),
+        ("+sead=1", ["sead", "no such key", "did you mean seed"]),
+        ("mode=tarin", ["mode=tarin", "train, test"]),
+        ("hardware.precision=fp8", ["hardware.precision=fp8", "fp32, bf16, fp16"]),
+        ("task.metric=mIoU", ["task.metric=mIoU", "top1, top5"]),
+        ("training.epochs=0", ["training.epochs=0", "at least 1"]),
+        ("training.clip_norm=0", ["training.clip_norm=0", "above 0"]),
+        ("task.label_smoothing=1", ["task.label_smoothing=1", "below 1"]),
+        ("training.accumulate=7", ["data.batch_size=64", "training.accumulate=7"]),
+        ("data=imagenet", ["data.root is not set"]),
+        ("+model.num_classes=3", ["model.num_classes", "given by the suite"]),
+        ("model=vt_fpn", ["vt_fpn is for segmentation", "task=segmentation"]),
+        ("data=digit_scenes", ["DigitScenes is for segmentation", "task=segmentation"]),
+        ("model._target_=null", ["model", "_target_"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name_with_what_was_expected(composed, override, words):
+    with pytest.raises(ConfigError) as refused:
+        checked(composed(override))
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_all_problems_are_reported_at_once(composed):
+    with pytest.raises(ConfigError) as refused:
+        checked(composed("mode=tarin", "optimizer.lr=abc", "training.epochs=0", "task.metric=foo", "model=panoptic_fpn"))
+    assert len(str(refused.value).splitlines()) == 5
+
+
+@pytest.mark.parametrize("choice", ["task=classification", "task=segmentation", "model=resnet18", "optimizer=rmsprop"])
+def test_defaults_are_accepted(composed, choice):
+    checked(composed(choice))
+
+
+def test_choosing_segmentation_picks_its_model_data_and_optimizer(composed):
+    cfg = composed("task=segmentation")
+    assert cfg.model._target_.endswith("vt_fpn")
+    assert cfg.data._target_.endswith("DigitScenes")
+    assert cfg.optimizer._target_.endswith("AdamW")
+
+
+def test_a_model_on_the_command_line_wins_over_the_task_s(composed):
+    assert composed("task=segmentation", "model=panoptic_fpn").model._target_.endswith("panoptic_fpn")
+
+
+def test_a_recipe_picks_its_task_and_a_model_on_the_command_line_still_wins(composed):
+    cfg = composed("+recipe=camvid_small", "data.root=x", "model=panoptic_fpn")
+    assert cfg.task._target_.endswith("Segmentation")
+    assert cfg.model._target_.endswith("panoptic_fpn")
+    assert cfg.model.backbone == "resnet18"
+
+
+@pytest.mark.parametrize("recipe", [path.stem for path in (EXPERIMENTS / "recipe").glob("*.yaml")])
+def test_every_recipe_composes_and_passes_the_checks(composed, recipe):
+    checked(composed(f"+recipe={recipe}", "data.root=x"))
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "torch.hub.load", "torch.load", "hydra.utils.call"])
+def test_a_target_outside_the_allow_list_is_refused_before_it_is_imported(target):
+    with pytest.raises(ConfigError, match=re.escape(ALLOWED_TARGETS[0])):
+        build({"_target_": target}, "model")
+
+
+def test_a_target_that_leads_out_of_an_allowed_module_is_refused():
+    with pytest.raises(ConfigError, match="not a class or function of an allowed package"):
+        build({"_target_": "visual_transformers.app.os.system", "command": "true"}, "model")
+
+
+def test_a_forbidden_target_deep_in_a_node_is_refused():
+    with pytest.raises(ConfigError, match=r"os\.system"):
+        build({"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "os.system"}]}, "model")
+
+
+def test_an_allowed_target_is_built_with_its_keys_and_what_is_supplied():
+    optimizer = build({"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", params=[torch.nn.Parameter(torch.ones(1))])
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_what_a_target_refuses_is_said_with_its_path():
+    node = {"_target_": "torch.optim.SGD", "lr": 0.1, "nesterov": True}
+    with pytest.raises(ConfigError, match="optimizer: torch.optim.SGD refuses its arguments: Nesterov"):
+        build(node, "optimizer", params=[torch.nn.Parameter(torch.ones(1))])
+
+
+def test_a_model_of_torchvision_can_be_named(composed):
+    checked(composed("model._target_=torchvision.models.resnet18", "~model.tokens", "~model.token_channels",
+                     "~model.channels", "~model.modules", "~model.group_width", "~model.token_groups",
+                     "~model.stem_stride"))  # fmt: skip
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_every_key_has_a_comment(path):
+    in_block, bare = False, []
+    for line in path.read_text().splitlines():
+        if in_block and (line.startswith("      ") or not line.strip()):
+            continue  # the text of --help
+        in_block = line.rstrip().endswith(("|", "# what --help prints"))
+        key = re.match(r"\s*(- )?([\w/]+( \w+)?):\s*(.*)$", line)
+        opens_a_node = key and not key[4].split("#")[0].strip()
+        if key and key[2] != "_target_" and not opens_a_node and "override" not in line and "#" not in line:
+            bare.append(line)
+    assert not bare
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_every_file_is_valid_yaml_that_opens_with_a_comment(path):
+    assert path.read_text().startswith("#")
+    assert yaml.safe_load(path.read_text())
