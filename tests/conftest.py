@@ -20,7 +20,13 @@ TINY = [
     "training.samples=2",
     "training.log_every=2",
 ]
-TINY_CLASSIFICATION = [*TINY, "data.image_size=32", "data.batch_size=360", "model.token_channels=32", "training.epochs=2"]
+TINY_CLASSIFICATION = [
+    *TINY,
+    "data.image_size=32",
+    "data.batch_size=360",
+    "model.token_channels=32",
+    "training.epochs=2",
+]
 TINY_SEGMENTATION = [
     *TINY,
     "task=segmentation",
@@ -28,7 +34,7 @@ TINY_SEGMENTATION = [
     "model.token_channels=32",
     "model.pyramid_channels=32",
     "model.branch_channels=32",
-    "data.image_size=32",
+    "data.image_size=64",
     "data.train_scenes=24",
     "data.val_scenes=8",
     "data.batch_size=8",

@@ -44,7 +44,9 @@ def test_a_wrong_setting_is_refused_by_name_with_what_was_expected(composed, ove
 
 def test_all_problems_are_reported_at_once(composed):
     with pytest.raises(ConfigError) as refused:
-        checked(composed("mode=tarin", "optimizer.lr=abc", "training.epochs=0", "task.metric=foo", "model=panoptic_fpn"))
+        checked(
+            composed("mode=tarin", "optimizer.lr=abc", "training.epochs=0", "task.metric=foo", "model=panoptic_fpn")
+        )
     assert len(str(refused.value).splitlines()) == 5
 
 
@@ -93,13 +95,15 @@ def test_a_forbidden_target_deep_in_a_node_is_refused():
 
 
 def test_an_allowed_target_is_built_with_its_keys_and_what_is_supplied():
-    optimizer = build({"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", params=[torch.nn.Parameter(torch.ones(1))])
+    optimizer = build(
+        {"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", params=[torch.nn.Parameter(torch.ones(1))]
+    )
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
 def test_what_a_target_refuses_is_said_with_its_path():
     node = {"_target_": "torch.optim.SGD", "lr": 0.1, "nesterov": True}
-    with pytest.raises(ConfigError, match="optimizer: torch.optim.SGD refuses its arguments: Nesterov"):
+    with pytest.raises(ConfigError, match=r"optimizer: torch\.optim\.SGD refuses its arguments: Nesterov"):
         build(node, "optimizer", params=[torch.nn.Parameter(torch.ones(1))])
 
 

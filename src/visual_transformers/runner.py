@@ -15,7 +15,7 @@ from visual_transformers import __version__
 from visual_transformers.config import Config, Node, build
 from visual_transformers.data.loading import EvaluationBatches, training_batches
 from visual_transformers.data.module import DataModule, Samples
-from visual_transformers.errors import RunError
+from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
@@ -84,13 +84,13 @@ def test(cfg: Config, directory: Path) -> float:
 
 def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
     """The loop: close an epoch when it is over, take a step, keep a record; save when asked to stop."""
-    state, batches, meter = run.state, run.batches(), Meter(run.state.step)
+    state, batches, meter = run.state, run.batches(), Meter(run.state.step, run.state.losses)
     while True:
         if state.step % run.steps_per_epoch == 0 and state.step > state.evaluated_step:
-            meter.read()
+            meter.unread()
             log.record(run.close_epoch())
-            run.save()
-            meter = Meter(state.step)
+            meter.restart(state.step)
+            run.save([])
         if state.step == run.total_steps or interruption.requested:
             break
         images, targets = next(batches)
@@ -98,8 +98,7 @@ def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
         log.advance()
         if state.step % run.cfg.training.log_every == 0:
             log.record(run.moment("step") | meter.read())
-    meter.read()
-    run.save()
+    run.save(meter.unread())
 
 
 @torch.inference_mode()
@@ -184,7 +183,13 @@ class TrainRun:
         """A run at step 0."""
         file = weights.read(cfg.weights) if cfg.weights else None
         parts = Parts.build(cfg, file, "train", "val", "test")
-        steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
+        images, batch_size = len(parts.sets["train"]), parts.data.batch_size
+        if images % batch_size == 1 or batch_size == 1:
+            raise ConfigError(
+                f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {images}, on which batch "
+                "normalisation cannot train; choose another batch size"
+            )
+        steps_per_epoch = math.ceil(images / batch_size)
         total_steps = cfg.training.epochs * steps_per_epoch
         optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
         schedule = build(
@@ -251,8 +256,9 @@ class TrainRun:
         lr = self.state.optimizer.param_groups[0]["lr"]
         return {"kind": kind, "step": self.state.step, "epoch": self.state.step / self.steps_per_epoch, "lr": lr}
 
-    def save(self) -> None:
-        """Write the state from which the same command goes on."""
+    def save(self, losses: list[float]) -> None:
+        """Write the state from which the same command goes on; `losses` are of the steps that are in no record yet."""
+        self.state.losses = losses
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = now

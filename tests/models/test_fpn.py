@@ -162,8 +162,8 @@ def test_vt_fpns_pyramid_costs_less_than_the_papers_macs() -> None:
 
 def test_semantic_branch_costs_the_papers_macs() -> None:
     with torch.device("meta"):
-        branch = panoptic_fpn(num_classes=171).branch
-        assert forward_macs(branch, paper_levels((256,) * 4)) == pytest.approx(29.3e9, rel=0.03)
+        branch = panoptic_fpn(num_classes=91).branch
+        assert forward_macs(branch, paper_levels((256,) * 4)) == pytest.approx(29.3e9, rel=0.01)
 
 
 # Mistakes seen in other implementations
@@ -214,7 +214,7 @@ def test_logits_depend_on_every_layer_of_the_transformer(layer: str) -> None:
     model, images = build("vt_fpn").double().eval(), torch.randn(2, 3, 64, 64, dtype=torch.float64)
     before = model(images)
     nn.init.normal_(getattr(model.pyramid.vt.transformer, layer).weight)
-    assert (model(images) - before).abs().max() > 1e-6
+    assert not torch.equal(model(images), before)
 
 
 def test_one_transformer_mixes_the_tokens_of_all_levels() -> None:

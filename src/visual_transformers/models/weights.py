@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -51,8 +50,8 @@ def read(path: str | Path) -> WeightFile:
                 about = {key: json.loads(value) for key, value in (opened.metadata() or {}).items() if key in ABOUT}
                 return WeightFile(path, {name: opened.get_tensor(name) for name in opened.keys()}, about)  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # damaged files are met with many kinds, KeyError among them
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise WeightsError(f"weights={path}: damaged, or not a file of weights alone ({reason})") from error
     about = {key: content[key] for key in ABOUT if key in content} if isinstance(content, dict) else {}
     tensors = content.get("model", content) if isinstance(content, dict) else None

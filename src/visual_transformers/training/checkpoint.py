@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,8 @@ class TrainState:
     evaluated_step: int = 0
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    """Of the steps that are in no record yet."""
 
     def save(self, path: Path, *, config: dict[str, Any], classes: list[str]) -> None:
         """Write the state to `path`, atomically."""
@@ -67,7 +67,7 @@ class TrainState:
 
 
 STATEFUL = ("model", "optimizer", "schedule", "scaler", "scores")
-NUMBERS = ("step", "evaluated_step", "seconds", "best")
+NUMBERS = ("step", "evaluated_step", "seconds", "best", "losses")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path}: damaged ({error}); set the run aside with resume=never") from error
+    except Exception as error:  # torch.load meets damaged files with many kinds, KeyError among them
+        raise RunError(f"{path}: damaged ({error!r}); set the run aside with resume=never") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{path}: not a checkpoint of format {FORMAT}; set the run aside with resume=never")
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,14 +13,20 @@ from visual_transformers.errors import RunError
 
 
 class Meter:
-    """Collects losses as tensors, so that a step never waits for the device."""
+    """Collects losses as tensors, so that a step never waits for the device.
 
-    def __init__(self, step: int):
-        self.step = step
-        self._restart()
+    Args:
+        step: optimizer steps taken before.
+        losses: of the last of those steps, where they are in no record yet.
+    """
 
-    def _restart(self) -> None:
-        self.losses: list[Tensor] = []
+    def __init__(self, step: int, losses: Sequence[float] = ()):
+        self.restart(step, losses)
+
+    def restart(self, step: int, losses: Sequence[float] = ()) -> None:
+        """Begin the record that follows the one of `step`."""
+        self.losses = [torch.tensor(loss) for loss in losses]
+        self.step = step - len(self.losses)
         self.images = 0
         self.since = time.perf_counter()
 
@@ -28,15 +35,13 @@ class Meter:
         self.losses.append(loss)
         self.images += images
 
-    def read(self) -> dict[str, float]:
-        """Mean loss of the steps since the last reading, and images per second.
+    def unread(self) -> list[float]:
+        """Losses of the steps since the last record.
 
         Raises:
-            RunError: if a loss is not finite, naming its step.
+            RunError: if one is not finite, naming its step.
         """
-        if not self.losses:
-            return {}
-        losses = torch.stack(self.losses).tolist()
+        losses = torch.stack(self.losses).tolist() if self.losses else []
         for step, loss in enumerate(losses, start=self.step + 1):
             if not math.isfinite(loss):
                 raise RunError(
@@ -44,7 +49,11 @@ class Meter:
                     "optimizer.lr, lengthen schedule.warmup_epochs or set training.clip_norm, under another name "
                     "or with resume=never"
                 )
+        return losses
+
+    def read(self) -> dict[str, float]:
+        """Mean loss of the steps since the last record, and images per second; starts the next record's."""
+        losses = self.unread()
         pace = self.images / (time.perf_counter() - self.since)
-        self.step += len(losses)
-        self._restart()
+        self.restart(self.step + len(losses))
         return {"train/loss": sum(losses) / len(losses), "images_per_second": round(pace, 1)}

@@ -1,0 +1,367 @@
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from visual_transformers.errors import WeightsError
+from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18, weights
+from visual_transformers.models.weights import WeightFile
+
+CLASSES = ["cat", "dog", "fox"]
+
+
+class Tiny(nn.Module):
+    head: ClassVar[tuple[str, ...]] = ("fc.",)
+
+    def __init__(self, classes: int = 3):
+        super().__init__()
+        self.body = nn.Linear(4, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.fc = nn.Linear(5, classes)
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict that training or loading does not change."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(actual[name], expected[name])] == []
+
+
+def given(module: nn.Module, **about: Any) -> WeightFile:
+    return WeightFile(Path("given.pt"), state(module), about)
+
+
+# Files
+
+
+def test_saved_tensors_are_read_back(tmp_path: Path) -> None:
+    model, path = Tiny(), tmp_path / "model.safetensors"
+    weights.save(path, model, {})
+    assert_same(weights.read(path).tensors, state(model))
+
+
+def test_saved_metadata_is_read_back(tmp_path: Path) -> None:
+    about = {"classes": ["cat", "Hund", "狐"], "config": {"model": {"tokens": 8}, "seed": None}, "best": 0.5}
+    weights.save(tmp_path / "model.safetensors", Tiny(), about)
+    assert weights.read(tmp_path / "model.safetensors").about == about
+
+
+def test_saved_file_is_plain_safetensors(tmp_path: Path) -> None:
+    model = Tiny()
+    weights.save(tmp_path / "model.safetensors", model, {"classes": CLASSES})
+    with safe_open(tmp_path / "model.safetensors", "pt") as opened:
+        assert set(opened.keys()) == set(model.state_dict())
+        assert opened.metadata() == {"classes": '["cat", "dog", "fox"]'}
+
+
+def test_saving_replaces_a_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    first, second = Tiny(), Tiny()
+    for model in (first, second):
+        weights.save(tmp_path / "model.safetensors", model, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert_same(weights.read(tmp_path / "model.safetensors").tensors, state(second))
+
+
+def test_failed_save_keeps_the_file_before(tmp_path: Path) -> None:
+    model, path = Tiny(), tmp_path / "model.safetensors"
+    weights.save(path, model, {})
+    with pytest.raises(TypeError):
+        weights.save(path, Tiny(), {"classes": {1, 2}})  # a set is not JSON
+    assert_same(weights.read(path).tensors, state(model))
+
+
+def test_bare_state_dict_of_torch_is_read(tmp_path: Path) -> None:
+    model = Tiny()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    assert_same(weights.read(tmp_path / "model.pt").tensors, state(model))
+
+
+def test_checkpoint_with_key_model_is_read(tmp_path: Path) -> None:
+    model = Tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "classes": CLASSES, "step": 7},
+        tmp_path / "checkpoint.pt",
+    )
+    read = weights.read(tmp_path / "checkpoint.pt")
+    assert_same(read.tensors, state(model))
+    assert read.about == {"classes": CLASSES}
+
+
+def test_path_may_be_a_string(tmp_path: Path) -> None:
+    weights.save(tmp_path / "model.safetensors", Tiny(), {})
+    assert weights.read(str(tmp_path / "model.safetensors")).path == tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["absent.pt", "absent.safetensors", "."])
+def test_missing_file_is_refused_with_its_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match=re.escape(f"weights={tmp_path / name}: no such file")):
+        weights.read(tmp_path / name)
+
+
+def as_safetensors(path: Path) -> None:
+    weights.save(path, Tiny(), {})
+
+
+def as_zip(path: Path) -> None:
+    torch.save(Tiny().state_dict(), path)
+
+
+def as_legacy(path: Path) -> None:
+    torch.save(Tiny().state_dict(), path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("model.safetensors", as_safetensors),
+        ("model.pt", as_zip),
+    ],
+)
+def test_truncated_file_is_refused_as_damaged(
+    tmp_path: Path, name: str, write: Callable[[Path], None], kept: float
+) -> None:
+    path = tmp_path / name
+    write(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(WeightsError, match=rf"weights={re.escape(str(path))}: damaged"):
+        weights.read(path)
+
+
+def test_file_of_torchs_old_format_truncated_anywhere_is_refused_as_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    as_legacy(path)
+    content = path.read_bytes()
+    for end in range(0, len(content), 7):
+        path.write_bytes(content[:end])
+        with pytest.raises(WeightsError, match="damaged"):
+            weights.read(path)
+
+
+@pytest.mark.parametrize("text", ["<!DOCTYPE html>\n", "version https://git-lfs.github.com/spec/v1\n", "hello\n"])
+def test_text_file_is_refused_as_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.pt").write_text(text)
+    with pytest.raises(WeightsError, match="damaged, or not a file of weights alone"):
+        weights.read(tmp_path / "model.pt")
+
+
+class Touch:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_pickle_would_run_where_nothing_refuses_it(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps({"a": Touch(tmp_path / "ran")}))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))],
+    ids=["torch", "pickle"],
+)
+def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, write: Callable[[Any, Path], object]) -> None:
+    write({"body.weight": torch.ones(1), "more": Touch(tmp_path / "ran")}, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="damaged, or not a file of weights alone"):
+        weights.read(tmp_path / "model.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_model_is_refused(tmp_path: Path) -> None:
+    torch.save(Tiny(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="damaged, or not a file of weights alone"):
+        weights.read(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "content", [torch.ones(2), [torch.ones(2)], {}, {"model": {}}, {"a": 1}, {"model": torch.ones(2), "b": 1}]
+)
+def test_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match="holds no state dict, neither bare nor under the key 'model'"):
+        weights.read(tmp_path / "model.pt")
+
+
+# Loading
+
+
+def test_all_loads_every_tensor() -> None:
+    source, model = Tiny(), Tiny()
+    nn.init.uniform_(source.norm.running_mean)
+    weights.load(model, given(source, classes=CLASSES), part="all", classes=CLASSES)
+    assert_same(state(model), state(source))
+
+
+def test_all_says_how_many_tensors_were_loaded_and_whence() -> None:
+    said = weights.load(Tiny(), given(Tiny()), part="all", classes=CLASSES)
+    assert said == "loaded 9 tensors from given.pt"
+
+
+def test_file_that_names_no_classes_loads() -> None:
+    source, model = Tiny(), Tiny()
+    weights.load(model, given(source), part="all", classes=CLASSES)
+    assert_same(state(model), state(source))
+
+
+def test_backbone_loads_all_before_the_head() -> None:
+    source, model = Tiny(), Tiny()
+    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    before_head = [name for name in state(model) if not name.startswith("fc.")]
+    assert len(before_head) == 7
+    assert_same({n: state(model)[n] for n in before_head}, {n: state(source)[n] for n in before_head})
+
+
+def test_backbone_leaves_the_head_as_it_was() -> None:
+    model = Tiny()
+    before = state(model.fc)
+    weights.load(model, given(Tiny()), part="backbone", classes=CLASSES)
+    assert_same(state(model.fc), before)
+
+
+def test_backbone_says_how_many_tensors_keep_their_values() -> None:
+    said = weights.load(Tiny(), given(Tiny()), part="backbone", classes=CLASSES)
+    assert said == "loaded 7 tensors from given.pt, 2 keep their initial values"
+
+
+def test_backbone_loads_from_a_model_of_other_classes() -> None:
+    source, model = Tiny(classes=7), Tiny()
+    weights.load(model, given(source, classes=list("abcdefg")), part="backbone", classes=CLASSES)
+    assert_same(state(model.body), state(source.body))
+
+
+def test_backbone_loads_from_a_file_without_a_head() -> None:
+    source, model = Tiny(), Tiny()
+    file = given(source)
+    file.tensors = {name: tensor for name, tensor in file.tensors.items() if not name.startswith("fc.")}
+    weights.load(model, file, part="backbone", classes=CLASSES)
+    assert_same(state(model.body), state(source.body))
+
+
+SMALL_FPN = {"backbone": "resnet18", "pyramid_channels": 32, "branch_channels": 32}
+SMALL_VT = {"tokens": 2, "token_channels": 16}
+MODELS: dict[str, tuple[Callable[[int], nn.Module], tuple[str, ...]]] = {
+    "resnet18": (lambda classes: resnet18(num_classes=classes), ("fc.",)),
+    "vt_resnet18": (lambda classes: vt_resnet18(num_classes=classes, **SMALL_VT), ("vt.", "fc.")),
+    "panoptic_fpn": (lambda classes: panoptic_fpn(num_classes=classes, **SMALL_FPN), ("pyramid.", "branch.")),
+    "vt_fpn": (lambda classes: vt_fpn(num_classes=classes, **SMALL_FPN, **SMALL_VT), ("pyramid.", "branch.")),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_backbone_of_every_model_is_all_but_its_head(name: str) -> None:
+    build, head = MODELS[name]
+    source, model = build(4), build(3)
+    for tensor in (*source.parameters(), *source.buffers()):
+        tensor.data.fill_(1)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.zero_()
+    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    loaded = {name for name, tensor in model.state_dict().items() if tensor.all()}
+    untouched = {name for name, tensor in model.state_dict().items() if not tensor.any()}
+    assert untouched == {name for name in model.state_dict() if name.startswith(head)}
+    assert loaded | untouched == set(model.state_dict())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_models_weights_survive_a_file(tmp_path: Path, name: str) -> None:
+    build, _ = MODELS[name]
+    source, model = build(3), build(3)
+    weights.save(tmp_path / "model.safetensors", source, {"classes": CLASSES})
+    weights.load(model, weights.read(tmp_path / "model.safetensors"), part="all", classes=CLASSES)
+    assert_same(state(model), state(source))
+
+
+# Weights that do not fit
+
+
+def other_model() -> nn.Module:
+    model = Tiny()
+    model.other = nn.Linear(2, 2)
+    del model.norm
+    return model
+
+
+def message(model: nn.Module, file: WeightFile, *, part: str = "all", classes: list[str] | None = None) -> str:
+    with pytest.raises(WeightsError) as caught:
+        weights.load(model, file, part=part, classes=classes or CLASSES)
+    return str(caught.value)
+
+
+def test_wrong_model_is_refused_with_the_missing_names() -> None:
+    said = message(Tiny(), given(other_model()))
+    names = "norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked"
+    assert f"do not fit Tiny\n  5 missing from the file: {names}\n" in said
+
+
+def test_wrong_model_is_refused_with_the_unexpected_names() -> None:
+    assert "\n  2 not in the model: other.weight, other.bias\n" in message(Tiny(), given(other_model()))
+
+
+def test_wrong_model_is_refused_with_the_offer_to_load_the_backbone() -> None:
+    assert "set weights_part=backbone" in message(Tiny(), given(other_model()))
+
+
+def test_wrong_backbone_is_refused_without_the_offer_it_has_taken() -> None:
+    said = message(Tiny(), given(other_model()), part="backbone")
+    assert "missing from the file" in said
+    assert "weights_part=backbone" not in said
+
+
+def test_long_lists_of_names_are_cut_after_five() -> None:
+    assert re.search(
+        r"  9 missing from the file: (\S+, ){5}\.\.\.\n", message(Tiny(), WeightFile(Path("x"), {"a": torch.ones(1)}))
+    )
+
+
+def test_other_shape_is_refused_with_both_shapes() -> None:
+    file = given(Tiny())
+    file.tensors["body.weight"] = torch.zeros(5, 8)
+    assert "1 of another shape: body.weight (5, 8) in the file, (5, 4) in the model" in message(Tiny(), file)
+
+
+def test_other_class_count_is_refused_with_both_shapes_of_the_head() -> None:
+    said = message(Tiny(), given(Tiny(classes=7)))
+    assert "fc.weight (7, 5) in the file, (3, 5) in the model, fc.bias (7,) in the file, (3,) in the model" in said
+    assert "set weights_part=backbone" in said
+
+
+def test_other_class_count_is_refused_with_both_counts_where_the_file_names_its_classes() -> None:
+    said = message(Tiny(), given(Tiny(classes=2), classes=["oak", "elm"]))
+    assert "trained for 2 classes (oak, elm), the data set has 3 (cat, dog, fox); set weights_part=backbone" in said
+
+
+@pytest.mark.parametrize("theirs", [["cat", "dog", "owl"], ["dog", "cat", "fox"]], ids=["other name", "other order"])
+def test_other_class_names_are_refused_with_both_lists(theirs: list[str]) -> None:
+    said = message(Tiny(), given(Tiny(), classes=theirs))
+    assert f"trained for 3 classes ({', '.join(theirs)}), the data set has 3 (cat, dog, fox)" in said
+
+
+@pytest.mark.parametrize("part", ["all", "backbone"])
+def test_refused_weights_change_nothing(part: str) -> None:
+    model, file = Tiny(), given(Tiny())
+    before = state(model)
+    file.tensors["norm.weight"] = torch.zeros(6)
+    message(model, file, part=part)
+    assert_same(state(model), before)
+
+
+def test_backbone_of_a_model_without_a_named_head_is_refused() -> None:
+    assert "Linear does not say which layers are its head" in message(
+        nn.Linear(2, 2), given(nn.Linear(2, 2)), part="backbone"
+    )

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "visual_transformers"
+
+
+def test_the_wheel_carries_the_configuration_and_composes_it_anywhere(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    clean = tmp_path / "venv"
+    venv.create(clean, with_pip=False)
+    python = clean / "bin" / "python"
+    wheel = next(tmp_path.glob("*.whl"))
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    packages = next((clean / "lib").glob("python3.*")) / "site-packages"
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [str(clean / "bin" / "visual-transformers"), "+recipe=imagenette64", "data.root=x", "--cfg", "job"]
+    composed = subprocess.run(command, cwd=elsewhere, check=True, capture_output=True, text=True).stdout
+    assert "_target_: visual_transformers.models.vt_resnet18" in composed
+    where = [str(python), "-c", "import visual_transformers; print(visual_transformers.__file__)"]
+    assert str(clean) in subprocess.run(where, cwd=elsewhere, capture_output=True, text=True, check=True).stdout
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("hydra", {"app.py", "config.py"}),
+        ("omegaconf", {"app.py", "config.py"}),
+        ("torchmetrics", {"metrics.py"}),
+        ("rich", {"loggers.py", "results.py"}),
+        ("matplotlib", {"plots.py"}),
+    ],
+)
+def test_a_library_is_imported_only_where_it_belongs(library, allowed):
+    users = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if any(name.split(".")[0] == library for name in imported(path))
+    }
+    assert users == allowed
+
+
+@pytest.mark.parametrize("package", ["models", "data"])
+def test_models_and_data_know_nothing_of_the_rest(package):
+    allowed = ("visual_transformers.errors", "visual_transformers.atomic", f"visual_transformers.{package}")
+    for path in (SOURCE / package).rglob("*.py"):
+        ours = {name for name in imported(path) if name.startswith("visual_transformers.")}
+        assert {name for name in ours if not name.startswith(allowed)} == set()
+
+
+def test_importing_the_models_does_not_import_hydra():
+    code = "import sys; from visual_transformers.models import vt_resnet18, vt_fpn; sys.exit('hydra' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from visual_transformers import runner
+from visual_transformers.data.digits import Digits
+from visual_transformers.errors import RunError, WeightsError
+from visual_transformers.models import resnet18
+from visual_transformers.tasks import Classification, Segmentation
+from visual_transformers.training.checkpoint import TrainState
+from visual_transformers.training.hardware import Hardware
+from visual_transformers.training.rundir import RunDirectory
+
+TIMINGS = ("images_per_second",)
+
+
+def records(directory: Path) -> list[dict]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def a_run(cfg, task, model: nn.Module, directory: Path) -> runner.TrainRun:
+    """A run around a model of the test's own, on the CPU in float64, with plain gradient descent."""
+    model = model.double()
+    parts = runner.Parts(Hardware(channels_last=False), task, Digits(), {}, model, model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    state = TrainState(model, optimizer, schedule, parts.hardware.scaler(), parts.scores())
+    return runner.TrainRun(cfg, parts, RunDirectory(directory), state, 1, 1, validation=None)
+
+
+def step_s_change(run: runner.TrainRun, images: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    before = [p.detach().clone() for p in run.parts.model.parameters()]
+    run.step(images, targets)
+    return [after.detach() - b for after, b in zip(run.parts.model.parameters(), before, strict=True)]
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, tmp_path, accumulate):
+    images, targets = torch.randn(10, 3, 4, 4).double(), torch.randint(0, 10, (10,))
+    changes = []
+    for parts in (1, accumulate):  # 4 parts of 10 images are uneven
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
+        cfg = tiny("data.batch_size=360", f"training.accumulate={parts}", "training.clip_norm=null")
+        changes.append(step_s_change(a_run(cfg, Classification(), model, tmp_path), images, targets))
+    for whole, summed in zip(*changes, strict=True):
+        torch.testing.assert_close(summed, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_accumulation_weighs_every_pixel_that_counts_alike(tiny, tmp_path):
+    images, targets = torch.randn(4, 3, 8, 8).double(), torch.randint(0, 10, (4, 8, 8))
+    targets[0, :7] = Segmentation.ignore  # the first part has far fewer pixels that count
+    changes = []
+    for parts in (1, 4):
+        torch.manual_seed(1)
+        cfg = tiny(f"training.accumulate={parts}", "training.clip_norm=null")
+        changes.append(step_s_change(a_run(cfg, Segmentation(), nn.Conv2d(3, 10, 1), tmp_path), images, targets))
+    for whole, summed in zip(*changes, strict=True):
+        torch.testing.assert_close(summed, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_the_gradient_is_clipped_to_the_configured_norm(tiny, tmp_path):
+    run = a_run(
+        tiny("training.clip_norm=0.001"), Classification(), nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), tmp_path
+    )
+    changes = step_s_change(run, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
+    assert torch.cat([c.flatten() for c in changes]).norm().item() == pytest.approx(0.001, rel=1e-3)
+
+
+def test_no_gradient_is_left_for_the_next_step(tiny, tmp_path):
+    run = a_run(tiny(), Classification(), nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), tmp_path)
+    run.step(torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
+    assert all(p.grad is None for p in run.parts.model.parameters())
+
+
+def test_labels_are_smoothed_in_training_alone():
+    logits, targets = torch.randn(6, 10), torch.randint(0, 10, (6,))
+    task = Classification(label_smoothing=0.3)
+    plain = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    smoothed = nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.3)
+    torch.testing.assert_close(task.loss_sum(logits, targets, smoothing=False), plain)
+    torch.testing.assert_close(task.loss_sum(logits, targets, smoothing=True), smoothed)
+
+
+def test_every_class_index_counts_in_classification():
+    """255 is a label to ignore in masks, and the index of a class of ImageNet."""
+    targets = torch.arange(1000)
+    assert Classification().count(targets) == 1000
+    logits = torch.zeros(1000, 1000)
+    loss = Classification().loss_sum(logits, targets, smoothing=False)
+    torch.testing.assert_close(loss, 1000 * torch.tensor(1000.0).log())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted run of 2 epochs of 4 steps, which the tests below share."""
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(tiny, finished):
+    best = runner.train(tiny("logger.files.curves=true"), finished)
+    left = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert left == {
+        "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv", "curves.png", "samples.png",
+        "checkpoints/last.pt", "checkpoints/best.safetensors",
+    }  # fmt: skip
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["best"]["top1"] == best
+    assert summary["scores"]["top1"] == best  # digits has no test split of its own
+    rows = list(csv.DictReader((finished / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows] == [4, 8]
+    assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/top5", "lr"} <= set(rows[0])
+    assert [r["step"] for r in records(finished) if r["kind"] == "step"] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_a_run_stopped_by_ctrl_c_and_resumed_ends_as_the_uninterrupted_one(
+    tiny, finished, tmp_path, monkeypatch, weights_of, stop_at
+):
+    step = runner.TrainRun.step
+
+    def step_and_interrupt(run, *batch):
+        loss = step(run, *batch)
+        if run.state.step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(runner.TrainRun, "step", step_and_interrupt)
+    with pytest.raises(RunError, match=f"stopped at step {stop_at} of 8.*same command"):
+        runner.train(tiny(), tmp_path)
+    monkeypatch.undo()
+    runner.train(tiny(), tmp_path)
+
+    resumed, whole = weights_of(tmp_path), weights_of(finished)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert records(tmp_path) == records(finished)
+
+
+def test_a_finished_run_run_again_changes_nothing(tiny, finished, weights_of):
+    before, lines = weights_of(finished), records(finished)
+    runner.train(tiny(), finished)
+    after = weights_of(finished)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert records(finished) == lines
+
+
+def test_going_on_with_other_settings_is_refused_with_a_list(tiny, finished):
+    with pytest.raises(RunError) as refused:
+        runner.train(tiny("optimizer.lr=0.5", "seed=3"), finished)
+    assert "optimizer.lr: 0.05 -> 0.5" in str(refused.value)
+    assert "seed: 0 -> 3" in str(refused.value)
+    assert "resume=never" in str(refused.value)
+
+
+def test_going_on_with_more_workers_is_allowed(tiny, finished):
+    runner.train(tiny("hardware.workers=1", "training.log_every=3"), finished)
+
+
+def test_the_mode_test_gives_the_scores_of_training(tiny, finished):
+    expected = json.loads((finished / "summary.json").read_text())["scores"]
+    runner.test(tiny("mode=test"), finished)
+    assert json.loads((finished / "test" / "summary.json").read_text())["scores"] == expected
+
+
+@pytest.mark.parametrize("file", ["best.safetensors", "last.pt"])
+def test_weights_of_another_model_are_refused_with_what_differs(tiny, finished, tmp_path, file):
+    path = finished / "checkpoints" / file
+    with pytest.raises(WeightsError, match=r"(?s)missing from the file.*weights_part=backbone"):
+        runner.test(tiny("mode=test", f"weights={path}", "model.modules=3"), tmp_path)
+
+
+def test_training_can_start_from_the_backbone_of_a_file(tiny, finished, tmp_path, capsys):
+    path = finished / "checkpoints" / "best.safetensors"
+    runner.train(tiny(f"weights={path}", "weights_part=backbone", "model.tokens=8", "training.epochs=1",
+                      "schedule.warmup_epochs=0"), tmp_path)  # fmt: skip
+    assert "keep their initial values" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, tmp_path):
+    cfg = tiny("optimizer.lr=1e30", "schedule=constant", "training.clip_norm=null")
+    with pytest.raises(RunError, match=r"loss of step \d is (nan|inf)"):
+        runner.train(cfg, tmp_path)
+    assert not (tmp_path / "checkpoints" / "last.pt").exists()
+
+
+def test_resume_never_sets_the_earlier_run_aside(tiny, tmp_path):
+    short = ("training.epochs=1", "schedule.warmup_epochs=0")
+    runner.train(tiny(*short), tmp_path)
+    earlier = (tmp_path / "metrics.csv").read_text()
+    runner.train(tiny(*short, "resume=never", "seed=1"), tmp_path)
+    assert (tmp_path / "earlier-1" / "metrics.csv").read_text() == earlier
+    assert (tmp_path / "metrics.csv").read_text() != earlier
+
+
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(RunError, match=r"last\.pt: damaged"):
+        runner.train(tiny(), tmp_path)
+
+
+def test_evaluation_leaves_the_batch_statistics_alone_and_training_goes_on_with_them(tiny, tmp_path):
+    run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
+    statistics = run.parts.model.backbone.bn1.running_mean
+    before = statistics.clone()
+    runner.evaluate(run.parts, run.validation)
+    assert torch.equal(statistics, before)
+    run.step(*next(run.batches()))
+    assert not torch.equal(statistics, before)
+
+
+def test_segmentation_leaves_an_iou_for_every_class(tiny_scenes, tmp_path):
+    runner.train(tiny_scenes(), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    assert [row["class"] for row in rows] == [*map(str, range(10)), "background"]
+    assert "IoU" in rows[0]
+    assert (tmp_path / "samples.png").stat().st_size > 10_000
+
+
+def test_a_batch_of_one_image_at_the_end_of_an_epoch_is_refused_before_work_starts(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"data\.batch_size=359.*one image"):
+        runner.train(tiny("data.batch_size=359"), tmp_path)
+
+
+def test_the_models_are_a_library_without_hydra():
+    assert resnet18(num_classes=3).eval()(torch.randn(1, 3, 32, 32)).shape == (1, 3)
