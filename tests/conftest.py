@@ -10,7 +10,6 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from visual_transformers import app
 from visual_transformers.config import Config, checked
 
 TINY = [
@@ -52,7 +51,6 @@ def composed() -> Callable[..., DictConfig]:
     """Composes the configuration that a command line would give."""
 
     def compose_with(*overrides: str) -> DictConfig:
-        assert app  # registers the resolvers
         with initialize_config_module("visual_transformers.conf", version_base="1.3"):
             cfg = compose("config", [*overrides, "name=tiny"])
         return cfg

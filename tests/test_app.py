@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from visual_transformers.app import slug
+from visual_transformers.app import completed, slug
 
 
 @pytest.fixture
@@ -57,3 +57,10 @@ def test_a_sweep_s_folder_differs_where_its_overrides_do():
     assert slug(["data.root=a/b"]) != slug(["data.root=a_b"])
     assert "/" not in slug(["data.root=/a/b"])
     assert len(slug(["x=" + "1" * 500])) < 100
+
+
+def test_a_sweep_is_given_a_folder_named_by_its_overrides_beside_them():
+    assert completed(["seed=0,1", "-m"]) == ["hydra.sweep.dir='sweeps/seed=0,1'", "seed=0,1", "-m"]
+    own = ["-m", "seed=0,1", "hydra.sweep.dir=mine"]
+    assert completed(own) == own
+    assert completed(["seed=0"]) == ["seed=0"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import runner
@@ -30,9 +30,8 @@ def run(cfg: DictConfig) -> float:
 
 def main() -> None:
     """The command line, `python -m visual_transformers` or `visual-transformers`."""
-    if {"--cfg", "job"} <= set(sys.argv):  # show the values that a run would have
-        sys.argv.append("--resolve")
     asked_for_traces = "HYDRA_FULL_ERROR" in os.environ
+    sys.argv[1:] = completed(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions come through, so that we can say them better
     try:
         hydra.main(config_path="pkg://visual_transformers.conf", config_name="config", version_base="1.3")(run)()
@@ -42,6 +41,21 @@ def main() -> None:
         if asked_for_traces:
             raise
         sys.exit(f"error: {explained(error)}")
+
+
+def completed(arguments: list[str]) -> list[str]:
+    """The command line, with what Hydra leaves to be said: a folder for a sweep, and resolved values for --cfg job.
+
+    A sweep's folder is named by its overrides, so the same command finds it again. It is given as an override because
+    every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
+    """
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    if {"-m", "--multirun"} & set(arguments) and not any("hydra.sweep.dir=" in override for override in overrides):
+        first = arguments.index(overrides[0]) if overrides else len(arguments)
+        arguments = [*arguments[:first], f"hydra.sweep.dir='sweeps/{slug(overrides)}'", *arguments[first:]]
+    if {"--cfg", "job"} <= set(arguments):
+        arguments = [*arguments, "--resolve"]
+    return arguments
 
 
 def explained(error: Exception) -> str:
@@ -62,6 +76,3 @@ def slug(overrides: list[str]) -> str:
     if name == text and len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-OmegaConf.register_new_resolver("slug", lambda overrides: slug(list(overrides)), replace=True)

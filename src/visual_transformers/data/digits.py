@@ -135,19 +135,28 @@ class Scenes:
         return np.array(crop.resize((self.image_size,) * 2, Image.Resampling.BILINEAR))
 
     def _draw(self, random: np.random.Generator, scene: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
-        """Blend one digit in, light on dark or dark on light, by a random contrast; label its strong strokes."""
+        """Blend one digit in, light on dark or dark on light, by a random contrast; label its strong strokes.
+
+        A digit that finds no free place is left out, for what covers another makes that one unreadable.
+        """
         images, classes = digit_images(self.split)
         chosen = random.integers(len(images))
-        side = int(random.integers(self.image_size // 3, 3 * self.image_size // 5, endpoint=True))
-        top, left = random.integers(self.image_size - side, size=2, endpoint=True)
+        side = int(random.integers(self.image_size // 3, self.image_size // 2, endpoint=True))
+        places = random.integers(self.image_size - side, size=(PLACES_TRIED, 2), endpoint=True)
+        windows = (np.s_[top : top + side, left : left + side] for top, left in places)
+        window = next((window for window in windows if (labels[window] == len(DIGITS)).all()), None)
+        if window is None:
+            return
         stroke = Image.fromarray(images[chosen]).resize((side, side), Image.Resampling.BICUBIC)
         opacity = np.asarray(stroke, np.float32) / 255
-        window = np.s_[top : top + side, left : left + side]
         light = scene[window].mean() < 128
         ink = random.uniform(170, 255, size=3) if light else random.uniform(0, 85, size=3)
         strength = (random.uniform(0.5, 1.0) * opacity)[..., None]
         scene[window] = (1 - strength) * scene[window] + strength * ink.astype(np.float32)
         labels[window][opacity >= 0.5] = classes[chosen]
+
+
+PLACES_TRIED = 20
 
 
 @dataclass(kw_only=True)
