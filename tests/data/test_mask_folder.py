@@ -175,7 +175,8 @@ def test_255_is_out_of_range_unless_it_is_ignored(data_set: Callable[..., MaskFo
 
 
 def test_the_pixels_of_a_palette_mask_are_its_indices(data_set: Callable[..., MaskFolder], add: Add) -> None:
-    mask = Image.fromarray(np.array([[2, 0, 1]], np.uint8), mode="P")
+    mask = Image.new("P", (3, 1))
+    mask.putdata([2, 0, 1])
     mask.putpalette([128, 0, 0, 0, 128, 0, 250, 250, 250])
     add("val/0", mask)
     assert data_set().val_set()[0][1].tolist() == [[2, 0, 1]]
@@ -239,15 +240,14 @@ def test_the_check_before_training_opens_the_first_and_the_last_mask(
 
 # Real masks
 
+KINDS = {"images": "", "masks": "annot"}
+
 
 @pytest.fixture
 def camvid(shared_data: Path) -> MaskFolder:
     folders = {f"{split}_{kind}": split + below for split in ("train", "val", "test") for kind, below in KINDS.items()}
-    names = "sky building pole road pavement tree sign fence car pedestrian cyclist".split()
+    names = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "cyclist"]
     return MaskFolder(root=str(shared_data / "camvid_240"), class_names=names, ignore_labels=[11], **folders)
-
-
-KINDS = {"images": "", "masks": "annot"}
 
 
 @pytest.mark.parametrize(("split", "length"), [("train", 367), ("val", 101), ("test", 233)])
