@@ -1,0 +1,24 @@
+"""The commands of the README compose and pass the checks, so that none of them goes stale."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from visual_transformers.config import checked
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text() + (ROOT / "experiments" / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"python -m visual_transformers ([^`#\n|]*)", TEXT.replace("\\\n", " "))))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("-m ") and "..." not in c])
+def test_a_command_of_the_readme_is_accepted(composed, command):
+    checked(composed(*shlex.split(command.replace("PATH", "x"))))
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) > 10
