@@ -12,7 +12,7 @@ from torch import nn
 
 from visual_transformers import runner
 from visual_transformers.data.digits import Digits
-from visual_transformers.errors import RunError, WeightsError
+from visual_transformers.errors import Interrupted, RunError, WeightsError
 from visual_transformers.models import resnet18
 from visual_transformers.tasks import Classification, Segmentation
 from visual_transformers.training.checkpoint import TrainState
@@ -135,7 +135,7 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_ends_as_the_uninterrupted_one(
         return loss
 
     monkeypatch.setattr(runner.TrainRun, "step", step_and_interrupt)
-    with pytest.raises(RunError, match=f"stopped at step {stop_at} of 8.*same command"):
+    with pytest.raises(Interrupted, match=f"stopped at step {stop_at} of 8.*same command"):
         runner.train(tiny(), tmp_path)
     monkeypatch.undo()
     runner.train(tiny(), tmp_path)

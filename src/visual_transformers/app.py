@@ -16,10 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import runner
 from visual_transformers.config import checked, suggestion
-from visual_transformers.errors import UserError
+from visual_transformers.errors import Interrupted, UserError
 
 MODES = {"train": runner.train, "test": runner.test}
 LONGEST_NAME = 80
+INTERRUPTED = 130
+"""Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
 
 def run(cfg: DictConfig) -> float:
@@ -36,7 +38,11 @@ def main() -> None:
     try:
         hydra.main(config_path="pkg://visual_transformers.conf", config_name="config", version_base="1.3")(run)()
     except KeyboardInterrupt:
-        sys.exit("stopped at once; the same command goes on from the last checkpoint")
+        print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if asked_for_traces:
             raise

@@ -19,3 +19,7 @@ class WeightsError(UserError):
 
 class RunError(UserError):
     """A run directory cannot be used as asked, or a run had to stop."""
+
+
+class Interrupted(UserError):
+    """A run was asked to stop and saved its state; no mistake, but not the end of the run either."""

@@ -15,7 +15,7 @@ from visual_transformers import __version__
 from visual_transformers.config import Config, Node, build
 from visual_transformers.data.loading import EvaluationBatches, training_batches
 from visual_transformers.data.module import DataModule, Samples
-from visual_transformers.errors import ConfigError, RunError
+from visual_transformers.errors import ConfigError, Interrupted, RunError
 from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
@@ -36,7 +36,8 @@ def train(cfg: Config, directory: Path) -> float:
 
     Raises:
         UserError: for anything in the input that cannot work, before the first step.
-        RunError: if the loss is no longer finite; or on Ctrl-C, after the state was saved.
+        RunError: if the loss is no longer finite.
+        Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
     """
     files = RunDirectory(directory)
     if cfg.resume == "never" and (aside := files.set_aside()):
@@ -50,7 +51,7 @@ def train(cfg: Config, directory: Path) -> float:
     with Loggers(loggers, run.info()) as log, Interruption() as interruption:
         fit(run, log, interruption)
     if run.state.step < run.total_steps:
-        raise RunError(
+        raise Interrupted(
             f"stopped at step {run.state.step} of {run.total_steps}, saved in {files.last}; the same command goes on"
         )
 

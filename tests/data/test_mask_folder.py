@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visual_transformers.data import MaskFolder
+from visual_transformers.data.transforms import denormalise
 from visual_transformers.errors import DataError
 
 CLASSES = ["sky", "road", "tree"]
@@ -54,6 +55,14 @@ def test_targets_are_the_values_of_the_mask(data_set: Callable[..., MaskFolder],
     target = data_set().val_set()[0][1]
     assert target.dtype == torch.int64
     assert target.tolist() == labels
+
+
+def test_images_are_the_pictures_of_their_files(
+    data_set: Callable[..., MaskFolder], add: Add, noise: Callable[..., NDArray[np.uint8]]
+) -> None:
+    path, _ = add("val/0", noise(30, 20) % 3)
+    image, _ = data_set().val_set()[0]
+    assert np.array_equal(denormalise(image).permute(1, 2, 0).numpy(), np.array(Image.open(path)))
 
 
 def test_every_image_keeps_its_own_size_in_evaluation(data_set: Callable[..., MaskFolder], add: Add) -> None:
