@@ -21,5 +21,5 @@ class RunError(UserError):
     """A run directory cannot be used as asked, or a run had to stop."""
 
 
-class Interrupted(UserError):
+class Interrupted(UserError):  # noqa: N818 (it is none)
     """A run was asked to stop and saved its state; no mistake, but not the end of the run either."""
