@@ -46,31 +46,31 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
     """Composes the configuration that a command line would give."""
 
     def compose_with(*overrides: str) -> DictConfig:
         with initialize_config_module("visual_transformers.conf", version_base="1.3"):
-            cfg = compose("config", [*overrides, "name=tiny"])
+            cfg = compose("config", ["name=tiny", *overrides])
         return cfg
 
     return compose_with
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(composed: Callable[..., DictConfig]) -> Callable[..., Config]:
     """A checked configuration of a run of seconds; further overrides win."""
     return lambda *overrides: checked(composed(*TINY_CLASSIFICATION, *overrides))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_scenes(composed: Callable[..., DictConfig]) -> Callable[..., Config]:
     """The same for segmentation."""
     return lambda *overrides: checked(composed(*TINY_SEGMENTATION, *overrides))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
     """The model's tensors in a run's last checkpoint."""
     return lambda directory: torch.load(directory / "checkpoints" / "last.pt", weights_only=True)["model"]

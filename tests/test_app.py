@@ -43,6 +43,9 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["data=imagenet", "data.root=/nowhere"], ["/nowhere", "/nowhere/train/<class>"]),
         (["data.image_size=8"], ["8 x 8", "at least 16"]),
         (["hardware.precision=fp16"], ["fp16 needs a GPU"]),
+        (["data=null"], ["Config group"]),
+        (["training=null"], ["training", "expected a group of keys"]),
+        (["hydra.run.dir=/proc/nowhere"], ["No such file or directory", "/proc/nowhere"]),
     ],
 )
 def test_a_user_s_mistake_ends_with_a_sentence_and_no_traceback(command, arguments, words):
@@ -53,14 +56,19 @@ def test_a_user_s_mistake_ends_with_a_sentence_and_no_traceback(command, argumen
 
 
 def test_a_sweep_s_folder_differs_where_its_overrides_do():
-    assert slug(["model=resnet18,vt_resnet18", "seed=0,1"]) == "model=resnet18,vt_resnet18,seed=0,1"
+    assert slug(["model=resnet18,vt_resnet18", "seed=0,1"]).startswith("model-resnet18+vt_resnet18+seed-0+1-")
     assert slug(["data.root=a/b"]) != slug(["data.root=a_b"])
-    assert "/" not in slug(["data.root=/a/b"])
+    assert not set("/=,'") & set(slug(["data.root='/a/b'", "seed=0,1"]))
     assert len(slug(["x=" + "1" * 500])) < 100
 
 
 def test_a_sweep_is_given_a_folder_named_by_its_overrides_beside_them():
-    assert completed(["seed=0,1", "-m"]) == ["hydra.sweep.dir='sweeps/seed=0,1'", "seed=0,1", "-m"]
+    assert completed(["seed=0,1", "-m"]) == [f"hydra.sweep.dir=sweeps/{slug(['seed=0,1'])}", "seed=0,1", "-m"]
     own = ["-m", "seed=0,1", "hydra.sweep.dir=mine"]
     assert completed(own) == own
     assert completed(["seed=0"]) == ["seed=0"]
+
+
+def test_testing_or_moving_a_sweep_finds_its_folder():
+    trained = completed(["-m", "seed=0,1"])[1]
+    assert completed(["-m", "seed=0,1", "mode=test", "hardware.workers=2", "resume=auto"])[1] == trained

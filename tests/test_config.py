@@ -33,7 +33,19 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("+model.num_classes=3", ["model.num_classes", "given by the suite"]),
         ("model=vt_fpn", ["vt_fpn is for segmentation", "task=segmentation"]),
         ("data=digit_scenes", ["DigitScenes is for segmentation", "task=segmentation"]),
-        ("model._target_=null", ["model", "_target_"]),
+        ("model._target_=null", ["model._target_"]),
+        ("optimizer._target_=5", ["optimizer._target_=5"]),
+        ("training=5", ["training=5", "expected a group of keys"]),
+        ("logger.files=null", ["logger.files", "expected a group of keys"]),
+        ("seed=[1]", ["seed=[1]", "expected int"]),
+        ("data.image_size=[96,96]", ["data.image_size", "expected int"]),
+        ("model.tokens=[1]", ["model.tokens=[1]", "expected int"]),
+        ("training.clip_norm=[1]", ["training.clip_norm=[1]", "expected"]),
+        ("optimizer.lr=nan", ["optimizer.lr=nan", "above 0"]),
+        ("name=..", ["name=.."]),
+        ("name=a//b", ["name=a//b"]),
+        ("weights=''", ["weights is empty"]),
+        ("+model.nun_classes=3", ["model.nun_classes", "no such key"]),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name_with_what_was_expected(composed, override, words):
@@ -99,6 +111,12 @@ def test_an_allowed_target_is_built_with_its_keys_and_what_is_supplied():
         {"_target_": "torch.optim.SGD", "lr": 0.5}, "optimizer", params=[torch.nn.Parameter(torch.ones(1))]
     )
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("setting", [{"tokens": -3}, {"tokens": 0}, {"token_groups": 0}, {"channels": 0}])
+def test_sizes_that_no_model_can_have_are_refused(setting):
+    with pytest.raises(ConfigError, match=r"^model: visual_transformers\.models\.vt_resnet18 refuses"):
+        build({"_target_": "visual_transformers.models.vt_resnet18"} | setting, "model", num_classes=3)
 
 
 def test_what_a_target_refuses_is_said_with_its_path():

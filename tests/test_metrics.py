@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from visual_transformers.metrics import ClassificationScores, SegmentationScores
+from visual_transformers.metrics import ClassificationScores, ConfusionMatrix, SegmentationScores
 
 CLASSES = 7
 NAMES = [f"class {i}" for i in range(CLASSES)]
@@ -68,6 +68,14 @@ def test_miou_is_that_of_torchmetrics(segmentation_batches):
     assert scores["mIoU"] == pytest.approx(float(oracle.compute()), abs=1e-6)
 
 
+def test_counts_are_those_of_torchmetrics(segmentation_batches):
+    matrix, oracle = ConfusionMatrix(CLASSES, IGNORE), MulticlassConfusionMatrix(CLASSES, ignore_index=IGNORE)
+    for logits, targets in segmentation_batches:
+        matrix.update(logits.argmax(1), targets)
+        oracle.update(logits.argmax(1), targets)
+    assert torch.equal(matrix.compute().long(), oracle.compute())
+
+
 def test_miou_is_of_the_data_set_and_not_a_mean_over_batches(segmentation_batches):
     whole = scored(SegmentationScores(NAMES, IGNORE), segmentation_batches).compute()["mIoU"]
     each = [scored(SegmentationScores(NAMES, IGNORE), [b]).compute()["mIoU"] for b in segmentation_batches]
@@ -107,14 +115,14 @@ def test_top1_and_top5_are_those_of_brute_force():
     batches = [(torch.randn(n, CLASSES), torch.randint(0, CLASSES, (n,))) for n in (13, 4)]
     logits, targets = (torch.cat(t) for t in zip(*batches, strict=True))
     ranked = logits.argsort(dim=1, descending=True)
-    scores = scored(ClassificationScores(NAMES), batches).compute()
+    scores = scored(ClassificationScores(NAMES, IGNORE), batches).compute()
     for k in (1, 5):
         expected = sum(t in row[:k] for t, row in zip(targets.tolist(), ranked.tolist(), strict=True)) / 17
         assert scores[f"top{k}"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_there_is_no_top5_of_five_classes():
-    assert ClassificationScores(NAMES[:5]).names == ["top1"]
+    assert ClassificationScores(NAMES[:5], IGNORE).names == ["top1"]
 
 
 def test_counts_survive_a_state_dict(segmentation_batches):

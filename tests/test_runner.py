@@ -12,8 +12,8 @@ from torch import nn
 
 from visual_transformers import runner
 from visual_transformers.data.digits import Digits
-from visual_transformers.errors import Interrupted, RunError, WeightsError
-from visual_transformers.models import resnet18
+from visual_transformers.errors import ConfigError, Interrupted, RunError, WeightsError
+from visual_transformers.models import resnet18, vt_fpn, weights
 from visual_transformers.tasks import Classification, Segmentation
 from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.hardware import Hardware
@@ -101,21 +101,21 @@ def test_every_class_index_counts_in_classification():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One uninterrupted run of 2 epochs of 4 steps, which the tests below share."""
-    return tmp_path_factory.mktemp("uninterrupted")
+def finished(tiny, tmp_path_factory):
+    """The folder of an uninterrupted run of 2 epochs of 4 steps, which the tests below share."""
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    runner.train(tiny("logger.files.curves=true"), directory)
+    return directory
 
 
-def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(tiny, finished):
-    best = runner.train(tiny("logger.files.curves=true"), finished)
+def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(finished):
     left = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert left == {
         "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv", "curves.png", "samples.png",
         "checkpoints/last.pt", "checkpoints/best.safetensors",
     }  # fmt: skip
     summary = json.loads((finished / "summary.json").read_text())
-    assert summary["best"]["top1"] == best
-    assert summary["scores"]["top1"] == best  # digits has no test split of its own
+    assert summary["scores"]["top1"] == summary["best"]["top1"]  # digits has no test split of its own
     rows = list(csv.DictReader((finished / "metrics.csv").open()))
     assert [int(row["step"]) for row in rows] == [4, 8]
     assert {"train/loss", "train/top1", "val/loss", "val/top1", "val/top5", "lr"} <= set(rows[0])
@@ -178,6 +178,17 @@ def test_weights_of_another_model_are_refused_with_what_differs(tiny, finished, 
         runner.test(tiny("mode=test", f"weights={path}", "model.modules=3"), tmp_path)
 
 
+def test_a_resnet_s_file_gives_its_backbone_to_a_vt_model(tmp_path):
+    resnet = resnet18(num_classes=3)
+    weights.save(tmp_path / "resnet.safetensors", resnet, {})
+    model = vt_fpn(num_classes=5, backbone="resnet18", token_channels=32)
+    file = weights.read(tmp_path / "resnet.safetensors")
+    with pytest.raises(WeightsError, match="weights_part=backbone"):
+        weights.load(model, file, part="all", classes=list("abcde"))
+    weights.load(model, file, part="backbone", classes=list("abcde"))
+    assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], resnet.layer4[1].conv2.weight)
+
+
 def test_training_can_start_from_the_backbone_of_a_file(tiny, finished, tmp_path, capsys):
     path = finished / "checkpoints" / "best.safetensors"
     runner.train(tiny(f"weights={path}", "weights_part=backbone", "model.tokens=8", "training.epochs=1",
@@ -199,6 +210,21 @@ def test_resume_never_sets_the_earlier_run_aside(tiny, tmp_path):
     runner.train(tiny(*short, "resume=never", "seed=1"), tmp_path)
     assert (tmp_path / "earlier-1" / "metrics.csv").read_text() == earlier
     assert (tmp_path / "metrics.csv").read_text() != earlier
+
+
+def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
+    with pytest.raises(WeightsError):
+        runner.train(tiny("resume=never", "weights=/nowhere"), finished)
+    assert (finished / "metrics.csv").is_file()
+    assert not (finished / "earlier-1").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
+    run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
+    run.parts.model.to("meta")
+    run.state.restore(finished / "checkpoints" / "last.pt", config=tiny().everything)
+    assert run.state.scores.confusion.counts.device.type == "meta"
 
 
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
@@ -227,8 +253,8 @@ def test_segmentation_leaves_an_iou_for_every_class(tiny_scenes, tmp_path):
 
 
 def test_a_batch_of_one_image_at_the_end_of_an_epoch_is_refused_before_work_starts(tiny, tmp_path):
-    with pytest.raises(ValueError, match=r"data\.batch_size=359.*one image"):
-        runner.train(tiny("data.batch_size=359"), tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.batch_size=359.*one image"):
+        runner.train(tiny("data.batch_size=359", "data.image_size=16"), tmp_path)
 
 
 def test_the_models_are_a_library_without_hydra():

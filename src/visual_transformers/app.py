@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -20,6 +21,8 @@ from visual_transformers.errors import Interrupted, UserError
 
 MODES = {"train": runner.train, "test": runner.test}
 LONGEST_NAME = 80
+EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
+"""Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
@@ -37,16 +40,18 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions come through, so that we can say them better
     try:
         hydra.main(config_path="pkg://visual_transformers.conf", config_name="config", version_base="1.3")(run)()
-    except KeyboardInterrupt:
-        print("stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(stop if isinstance(stop, Interrupted) else "stopped at once, without saving", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if asked_for_traces:
+    except Exception as error:
+        if asked_for_traces or (happened_in_the_job(error) and not isinstance(error, EXPLAINED)):
             raise
         sys.exit(f"error: {explained(error)}")
+
+
+def happened_in_the_job(error: Exception) -> bool:
+    """Whether the configuration had been composed already when the error came up."""
+    return any(frame.f_code is run.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def completed(arguments: list[str]) -> list[str]:
@@ -56,12 +61,17 @@ def completed(arguments: list[str]) -> list[str]:
     every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
     """
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    if {"-m", "--multirun"} & set(arguments) and not any("hydra.sweep.dir=" in override for override in overrides):
+    sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
+    if sweeps and not any("hydra.sweep.dir=" in override for override in overrides):
         first = arguments.index(overrides[0]) if overrides else len(arguments)
-        arguments = [*arguments[:first], f"hydra.sweep.dir='sweeps/{slug(overrides)}'", *arguments[first:]]
-    if {"--cfg", "job"} <= set(arguments):
+        told_apart = [override for override in overrides if not override.startswith(NOT_IN_A_SWEEP_S_NAME)]
+        arguments = [*arguments[:first], f"hydra.sweep.dir=sweeps/{slug(told_apart)}", *arguments[first:]]
+    if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
         arguments = [*arguments, "--resolve"]
     return arguments
+
+
+NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume=", "hydra", "hardware", "logger")
 
 
 def explained(error: Exception) -> str:
@@ -76,9 +86,10 @@ def explained(error: Exception) -> str:
 
 
 def slug(overrides: list[str]) -> str:
-    """A folder name for a command's overrides: readable, and another one for other overrides."""
+    """A folder name for a command's overrides: readable, another one for other overrides, and free of `=` and `,`.
+
+    Those two would have to be quoted wherever a file of the sweep is named on a command line.
+    """
     text = ",".join(overrides) or "defaults"
-    name = re.sub(r"[^\w=,.+-]+", "_", text)
-    if name == text and len(name) <= LONGEST_NAME:
-        return name
+    name = re.sub(r"[^\w.+-]+", "_", text.replace("=", "-").replace(",", "+"))
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, make_dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal
 
-from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visual_transformers.errors import ConfigError
+from visual_transformers.errors import ConfigError, UserError
 
 Node = dict[str, Any]
 
@@ -32,7 +33,7 @@ SUPPLIED = {
 """Arguments that the runner gives, and a configuration must not."""
 TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
 """Groups whose node has a `_target_`; `logger` has one for each of its loggers."""
-HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+HYDRA_KEYS = {"_target_", "_args_"}
 
 
 @dataclass(kw_only=True)
@@ -71,9 +72,9 @@ class Config:
     optimizer: Node
     schedule: Node
     hardware: Node
-    logger: dict[str, Node]
     everything: Node
     """The same configuration as plain containers, as a run stores it."""
+    logger: dict[str, Node] = field(default_factory=dict)
 
 
 def checked(cfg: DictConfig) -> Config:
@@ -100,16 +101,23 @@ def build(node: Node, path: str, **supplied: Any) -> Any:
     """
     for target in _targets(node):
         allowed_object(target, path)
-    try:
+    with blamed_on(path, f"{node['_target_']} refuses its arguments"):
         return instantiate(node, _partial_=True, _convert_="all")(**supplied)
-    except HydraException as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except ConfigError:
+
+
+@contextmanager
+def blamed_on(path: str, problem: str) -> Iterator[None]:
+    """Say of any error inside that the settings below `path` are its cause; a `UserError` says so itself.
+
+    Raises:
+        ConfigError: from the error, whose traceback HYDRA_FULL_ERROR=1 shows.
+    """
+    try:
+        yield
+    except UserError:
         raise
-    except (TypeError, ValueError) as error:
-        if type(error) not in (TypeError, ValueError):  # a UserError says itself what is wrong
-            raise
-        raise ConfigError(f"{path}: {node['_target_']} refuses its arguments: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{path}: {problem}: {str(error) or type(error).__name__}") from error
 
 
 def allowed_object(target: str, path: str) -> Callable[..., Any]:
@@ -135,7 +143,7 @@ def allowed_object(target: str, path: str) -> Callable[..., Any]:
 
 def _targets(node: Any) -> Iterator[str]:
     """Every `_target_` in a node, however deep."""
-    if isinstance(node, dict | DictConfig):
+    if isinstance(node, dict):
         for key, value in node.items():
             if key == "_target_":
                 yield str(value)
@@ -149,19 +157,22 @@ def _targets(node: Any) -> Iterator[str]:
 def _problems(cfg: DictConfig) -> Iterator[str]:
     """What is wrong with the keys, each by itself."""
     yield from _key_problems("", cfg, Config, given={"everything"})
-    for path in TARGETS:
-        if isinstance(node := cfg.get(path), DictConfig):
+    loggers = cfg.get("logger")
+    paths = [*TARGETS, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
+    for path in [*paths, "training"]:
+        node: Any = OmegaConf.select(cfg, path)
+        if not isinstance(node, DictConfig):
+            yield f"{path}={node!r}: expected a group of keys"
+        elif path == "training":
+            yield from _key_problems("training.", node, Training)
+        else:
             yield from _target_problems(path, node)
-    for name, node in (cfg.get("logger") or {}).items():
-        yield from _target_problems(f"logger.{name}", node)
-    if isinstance(node := cfg.get("training"), DictConfig):
-        yield from _key_problems("training.", node, Training)
 
 
 def _target_problems(path: str, node: DictConfig) -> Iterator[str]:
     target = node.get("_target_")
-    if not target:
-        yield f"{path}: has no _target_, which names what is built"
+    if not isinstance(target, str) or not target:
+        yield f"{path}._target_={target}: expected the name of what is built"
         return
     try:
         found = allowed_object(target, path)
@@ -179,7 +190,7 @@ def _key_problems(
     `given` are arguments that the suite gives itself.
     """
     parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = _type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     present = [str(key) for key in node.keys()]  # noqa: SIM118 (`in` overlooks keys that are ???)
     for key in present:
@@ -188,15 +199,26 @@ def _key_problems(
         if key in given:
             yield f"{prefix}{key}: is given by the suite itself; remove it"
         elif key not in parameters:
-            yield f"{prefix}{key}: no such key{suggestion(key, parameters)}"
+            yield f"{prefix}{key}: no such key{suggestion(key, [name for name in parameters if name not in given])}"
         elif OmegaConf.is_missing(node, key):
             yield f"{prefix}{key} is not set; give it on the command line as {prefix}{key}=VALUE"
         else:
             yield from _converted(prefix, node, key, hints.get(key, Any))
     for key, parameter in parameters.items():
-        required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        required = parameter.default is parameter.empty and parameter.kind not in VARIADIC
         if required and key not in present and key not in given:
             yield f"{prefix}{key} is not set; give it on the command line as +{prefix}{key}=VALUE"
+
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Types of the arguments, where they can be told."""
+    try:
+        return typing.get_type_hints(target)
+    except (NameError, TypeError):  # names that only a type checker sees
+        return {}
 
 
 def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iterator[str]:
@@ -207,7 +229,8 @@ def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iter
         return
     expected = Any if choices else _config_type(annotation)
     try:
-        typed = OmegaConf.structured(make_dataclass("Typed", [(key, expected)])(value))
+        typed = OmegaConf.structured(make_dataclass("Typed", [(key, expected)]))
+        typed[key] = value
         node[key] = typed[key]
     except OmegaConfBaseException:
         yield f"{prefix}{key}={value}: expected {getattr(expected, '__name__', expected)}"
@@ -246,14 +269,20 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
                 f"{group}={cfg[group]._target_.rsplit('.', 1)[-1]} is for {needs}, but task={kind}; "
                 f"set task={needs}, or choose a {group} for {kind} (see --help)"
             )
-    if kind and cfg.task.get("metric") not in task.metrics:
+    if kind and str(cfg.task.get("metric")) not in task.metrics:
         yield f"task.metric={cfg.task.get('metric')}: {kind} has {', '.join(task.metrics)}"
     for path, least in AT_LEAST.items():
         if (value := _number(cfg, path)) is not None and value < least:
             yield f"{path}={value}: must be at least {least}"
     for path in ABOVE_0:
-        if (value := _number(cfg, path)) is not None and value <= 0:
-            yield f"{path}={value}: must be above 0"
+        if (value := _number(cfg, path)) is not None and not 0 < value < math.inf:
+            yield f"{path}={value}: must be above 0, and finite"
+    if not _makes_a_folder(str(OmegaConf.select(cfg, "name"))):
+        yield f"name={cfg.name}: expected the name of a folder below runs/"
+    if cfg.get("weights") == "":
+        yield "weights is empty; name a file, or leave it out"
+    if cfg.get("mode") == "test" and cfg.get("weights_part") == "backbone":
+        yield "weights_part=backbone: there is nothing to score without the head's weights; leave it out with mode=test"
     if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
@@ -276,6 +305,10 @@ AT_LEAST = {
 ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "data.crop", "data.min_scale")
 
 
+def _makes_a_folder(name: str) -> bool:
+    return all(part.strip() and part not in (".", "..") for part in name.split("/"))
+
+
 def _number(cfg: DictConfig, path: str) -> float | None:
     value = OmegaConf.select(cfg, path, throw_on_missing=False)
     return value if isinstance(value, int | float) else None
@@ -291,5 +324,5 @@ def _target_object(cfg: DictConfig, path: str) -> Any:
 def _task_of(found: Any) -> str | None:
     """The task that a model or data set is for, where its class says so."""
     if inspect.isfunction(found):
-        found = typing.get_type_hints(found).get("return")
+        found = _type_hints(found).get("return")
     return getattr(found, "task", None)

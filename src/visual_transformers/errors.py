@@ -21,5 +21,5 @@ class RunError(UserError):
     """A run directory cannot be used as asked, or a run had to stop."""
 
 
-class Interrupted(UserError):  # noqa: N818 (it is none)
-    """A run was asked to stop and saved its state; no mistake, but not the end of the run either."""
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to stop and saved its state. No `Exception`, so that it ends a sweep as well."""

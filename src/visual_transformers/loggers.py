@@ -7,6 +7,7 @@ import io
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -55,13 +56,15 @@ class Loggers:
         self.loggers, self.run = loggers, run
 
     def __enter__(self) -> Loggers:
-        for logger in self.loggers:
-            logger.start(self.run)
+        with ExitStack() as started:
+            for logger in self.loggers:
+                logger.start(self.run)
+                started.callback(logger.close)
+            self._started = started.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for logger in self.loggers:
-            logger.close()
+        self._started.close()
 
     def advance(self) -> None:
         """After every step."""

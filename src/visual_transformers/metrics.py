@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 ClassTable = dict[str, dict[str, float]]
 """Rows by class name, columns by score; NaN where a class has nothing to score."""
 
 
-class Scores(nn.Module):
-    """Loss and predictions of many batches; `state_dict` holds what was counted so far."""
+class ConfusionMatrix(Metric):
+    """Counts of (truth, prediction) over a data set; `compute` gives them as (classes, classes) in float64.
 
-    def __init__(self, classes: list[str]):
+    Not torchmetrics' own: that one picks out the targets that count by a mask and so waits for the device at every
+    update, and with deterministic algorithms it needs memory for targets x classes^2 numbers. Here what does not
+    count falls into one more bin.
+    """
+
+    counts: Tensor
+
+    def __init__(self, classes: int, ignore: int):
+        super().__init__()
+        self.classes, self.ignore = classes, ignore
+        self.add_state("counts", torch.zeros(classes**2 + 1, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Add class indices of one shape."""
+        bins = torch.where(targets == self.ignore, self.classes**2, targets * self.classes + predictions).flatten()
+        self.counts.scatter_add_(0, bins, torch.ones_like(bins))
+
+    def compute(self) -> Tensor:
+        """The matrix, truth in rows."""
+        return self.counts[:-1].reshape(self.classes, self.classes).double()
+
+
+class Scores(nn.Module):
+    """Loss and predictions of many batches; `state_dict` holds what was counted so far.
+
+    Args:
+        classes: names of the classes.
+        ignore: the target that counts nowhere.
+    """
+
+    metrics: ClassVar[tuple[str, ...]]
+
+    def __init__(self, classes: list[str], ignore: int):
         super().__init__()
         self.classes = classes
+        self.confusion = ConfusionMatrix(len(classes), ignore)
         # Sums in float64, for those over a data set's pixels outgrow float32's 24 bits. Not MeanMetric: with
         # nan_strategy="disable", which spares a wait for the device, torchmetrics 1.9 passes over its weights.
         self.loss_sum, self.count = (SumMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
@@ -24,7 +58,7 @@ class Scores(nn.Module):
     @property
     def names(self) -> list[str]:
         """Names of the scores that `compute` gives beside the loss, the higher the better."""
-        raise NotImplementedError
+        return list(self.metrics)
 
     def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor, count: Tensor) -> None:
         """Add a batch; nothing is read back from the device."""
@@ -64,33 +98,30 @@ class Scores(nn.Module):
 class ClassificationScores(Scores):
     """top1, and top5 where there are more than five classes: logits (B, C), targets (B)."""
 
-    def __init__(self, classes: list[str]):
-        super().__init__(classes)
-        self.top = nn.ModuleDict(
-            {
-                f"top{k}": MulticlassAccuracy(len(classes), top_k=k, average="micro", validate_args=False)
-                for k in (1, 5)
-                if k == 1 or k < len(classes)
-            }
-        )
-        self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
+    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5")
+
+    def __init__(self, classes: list[str], ignore: int):
+        super().__init__(classes, ignore)
+        self.in_top5 = SumMetric(nan_strategy="disable")
 
     @property
     def names(self) -> list[str]:
         """top1, and top5 where it says anything."""
-        return list(self.top)
+        return list(self.metrics if len(self.classes) > 5 else self.metrics[:1])
 
     def _update(self, logits: Tensor, targets: Tensor) -> None:
         self.confusion.update(logits.argmax(dim=1), targets)
-        for accuracy in self.top.values():
-            accuracy.update(logits, targets)  # type: ignore[operator]
+        if "top5" in self.names:
+            self.in_top5.update((logits.topk(5, dim=1).indices == targets[:, None]).sum())
 
     def _compute(self) -> dict[str, float]:
-        return {name: float(accuracy.compute()) for name, accuracy in self.top.items()}  # type: ignore[operator]
+        matrix = self.confusion.compute()
+        scores = {"top1": matrix.diag().sum() / matrix.sum(), "top5": self.in_top5.compute() / matrix.sum()}
+        return {name: float(scores[name]) for name in self.names}
 
     def table(self) -> ClassTable:
         """Recall and precision of each class."""
-        matrix = self.confusion.compute().double()
+        matrix = self.confusion.compute()
         recall, precision = matrix.diag() / matrix.sum(1), matrix.diag() / matrix.sum(0)
         return {
             name: {"recall": float(r), "precision": float(p)}
@@ -102,24 +133,18 @@ class SegmentationScores(Scores):
     """Scores of a confusion matrix over all pixels that count: logits (B, C, H, W), targets (B, H, W).
 
     n_ij pixels of class i are predicted as j: pixel accuracy = sum n_ii / sum n_ij, class accuracy = n_ii / sum_j n_ij,
-    IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii). Mean scores leave out classes that neither the truth nor the
-    prediction has (a class that is only predicted counts as 0); fwIoU weighs IoU by the truth's pixels.
+    IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii). Mean IoU leaves out classes that neither the truth nor the
+    prediction has (one that is only predicted counts as 0), mean class accuracy those that the truth has not;
+    fwIoU weighs IoU by the truth's pixels.
     """
 
-    def __init__(self, classes: list[str], ignore: int):
-        super().__init__(classes)
-        self.confusion = MulticlassConfusionMatrix(len(classes), ignore_index=ignore, validate_args=False)
+    metrics: ClassVar[tuple[str, ...]] = ("mIoU", "pixel_accuracy", "mean_class_accuracy", "fwIoU")
 
     def _update(self, logits: Tensor, targets: Tensor) -> None:
         self.confusion.update(logits.argmax(dim=1), targets)
 
-    @property
-    def names(self) -> list[str]:
-        """The four scores of a confusion matrix."""
-        return ["mIoU", "pixel_accuracy", "mean_class_accuracy", "fwIoU"]
-
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
-        matrix = self.confusion.compute().double()
+        matrix = self.confusion.compute()
         return matrix.diag(), matrix.sum(1), matrix.sum(0)
 
     def _compute(self) -> dict[str, float]:

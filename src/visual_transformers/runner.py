@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from visual_transformers import __version__
-from visual_transformers.config import Config, Node, build
+from visual_transformers.config import Config, Node, blamed_on, build
 from visual_transformers.data.loading import EvaluationBatches, training_batches
-from visual_transformers.data.module import DataModule, Samples
-from visual_transformers.errors import ConfigError, Interrupted, RunError
+from visual_transformers.data.module import DataModule, Samples, spread
+from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
@@ -40,12 +41,13 @@ def train(cfg: Config, directory: Path) -> float:
         Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
     """
     files = RunDirectory(directory)
-    if cfg.resume == "never" and (aside := files.set_aside()):
-        print(f"set the earlier run of this name aside in {aside}")
+    goes_on = cfg.resume == "auto" and files.last.is_file()
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items()]
-    run = TrainRun.build(cfg, files)
-    if files.last.is_file():
+    run = TrainRun.build(cfg, files, weights.read(cfg.weights) if cfg.weights and not goes_on else None)
+    if goes_on:
         run.state.restore(files.last, config=cfg.everything)
+    elif cfg.resume == "never" and (aside := files.set_aside()):
+        print(f"set the earlier run of this name aside in {aside}")
     files.write_config(cfg.everything)
 
     with Loggers(loggers, run.info()) as log, Interruption() as interruption:
@@ -53,13 +55,16 @@ def train(cfg: Config, directory: Path) -> float:
     if run.state.step < run.total_steps:
         raise Interrupted(
             f"stopped at step {run.state.step} of {run.total_steps}, saved in {files.last}; the same command goes on"
+            + (" (without resume=never)" if cfg.resume == "never" else "")
         )
 
     parts = run.parts
     weights.load(parts.model, weights.read(files.best), part="all", classes=parts.data.classes)
-    results = evaluate(parts, parts.batches("test"), pictures=cfg.training.samples)
+    results = score(cfg, parts)
     results.write(directory, summary(cfg, parts) | {"best": run.state.best, "train_seconds": run.state.seconds})
-    results.print(f"{cfg.name}: scores of the best weights, from epoch {run.state.best['epoch']:g}", directory)
+    results.print(
+        f"{cfg.name}: the best weights, from epoch {run.state.best['epoch']:g}, {scored_on(parts)}", directory
+    )
     return run.state.best[cfg.task["metric"]]
 
 
@@ -77,9 +82,9 @@ def test(cfg: Config, directory: Path) -> float:
         raise RunError(f"mode=test has nothing to score: there is no {files.best}; name a file with weights=PATH")
     file = weights.read(cfg.weights or files.best)
     parts = Parts.build(cfg, file, "test")
-    results = evaluate(parts, parts.batches("test"), pictures=cfg.training.samples)
+    results = score(cfg, parts)
     results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
-    results.print(f"{cfg.name}: scores of {file.path}", directory / "test")
+    results.print(f"{cfg.name}: {file.path}, {scored_on(parts)}", directory / "test")
     return results.scores[cfg.task["metric"]]
 
 
@@ -92,25 +97,26 @@ def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
             log.record(run.close_epoch())
             meter.restart(state.step)
             run.save([])
-        if state.step == run.total_steps or interruption.requested:
-            break
+        if state.step == run.total_steps:
+            return
+        if interruption.requested:
+            run.save(meter.unread())
+            return
         images, targets = next(batches)
         meter.add(run.step(images, targets), len(images))
         log.advance()
         if state.step % run.cfg.training.log_every == 0:
             log.record(run.moment("step") | meter.read())
-    run.save(meter.unread())
 
 
 @torch.inference_mode()
-def evaluate(parts: Parts, batches: EvaluationBatches, *, pictures: int = 0) -> Results:
-    """Score the model on every sample once, and keep the first so many pictures.
+def evaluate(parts: Parts, batches: EvaluationBatches) -> Scores:
+    """Score the model on every sample once.
 
     Raises:
         RunError: if the loader left samples out or gave some twice.
     """
     scores, seen = parts.scores(), 0
-    shown: list[Picture] = []
     parts.model.eval()
     for batch in batches:
         images, targets = parts.hardware.move(*batch)
@@ -119,12 +125,23 @@ def evaluate(parts: Parts, batches: EvaluationBatches, *, pictures: int = 0) -> 
         loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
         scores.update(logits, targets, loss_sum, parts.task.count(targets))
         seen += len(images)
-        if len(shown) < pictures:
-            predictions = logits.argmax(dim=1)
-            shown += [Picture(*p) for p in zip(images.cpu(), targets.cpu(), predictions.cpu(), strict=True)]
     if seen != batches.length:
         raise RunError(f"evaluated {seen} samples of a set of {batches.length}; the loader is at fault")
-    return Results(scores.compute(), scores.table(), shown[:pictures])
+    return scores
+
+
+@torch.inference_mode()
+def score(cfg: Config, parts: Parts) -> Results:
+    """Score the model on the test split, and draw some of it: samples spread evenly over the split."""
+    scores = evaluate(parts, parts.batches("test"))
+    samples, pictures = parts.sets["test"], []
+    for index in spread(len(samples), cfg.training.samples):
+        image, target = samples[index]
+        images, _ = parts.hardware.move(image[None], torch.empty(0))
+        with parts.hardware.autocast():
+            prediction = parts.model(images).argmax(dim=1)[0]
+        pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
+    return Results(scores.compute(), scores.table(), pictures)
 
 
 @dataclass
@@ -149,11 +166,14 @@ class Parts:
         model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
         if file:
             print(weights.load(model, file, part=cfg.weights_part, classes=data.classes))
-        sets = {split: getattr(data, f"{split}_set")() for split in splits}
-        for samples in sets.values():
-            data.check(samples)
-            images = samples[0][0][None]
-            task.check_output(model, hardware.move(images, images)[0], len(data.classes))
+        sets = {}
+        for split in splits:
+            with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
+                sets[split] = samples = getattr(data, f"{split}_set")()
+                data.check(samples)
+                images = samples[0][0][None]
+            with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
+                task.check_output(model, hardware.move(images, images)[0], len(data.classes))
         return cls(hardware, task, data, sets, model, hardware.compiled(model))
 
     def batches(self, split: str) -> EvaluationBatches:
@@ -180,17 +200,11 @@ class TrainRun:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def build(cls, cfg: Config, files: RunDirectory) -> TrainRun:
-        """A run at step 0."""
-        file = weights.read(cfg.weights) if cfg.weights else None
+    def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> TrainRun:
+        """A run at step 0, from the weights of a file if there is one."""
         parts = Parts.build(cfg, file, "train", "val", "test")
-        images, batch_size = len(parts.sets["train"]), parts.data.batch_size
-        if images % batch_size == 1 or batch_size == 1:
-            raise ConfigError(
-                f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {images}, on which batch "
-                "normalisation cannot train; choose another batch size"
-            )
-        steps_per_epoch = math.ceil(images / batch_size)
+        check_smallest_part(cfg, parts)
+        steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
         total_steps = cfg.training.epochs * steps_per_epoch
         optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
         schedule = build(
@@ -240,7 +254,7 @@ class TrainRun:
     def close_epoch(self) -> Record:
         """Score the validation set and keep the weights if they are the best so far; returns the epoch's record."""
         metric, state = self.cfg.task["metric"], self.state
-        train, val = state.scores.compute(), evaluate(self.parts, self.validation).scores
+        train, val = state.scores.compute(), evaluate(self.parts, self.validation).compute()
         record = self.moment("epoch")
         record |= {f"train/{name}": value for name, value in train.items()}
         record |= {f"val/{name}": value for name, value in val.items()}
@@ -274,6 +288,30 @@ class TrainRun:
             f"steps {state.step} to {self.total_steps} on {parts.hardware.device} in {parts.hardware.precision}"
         )
         return RunInfo(cfg.name, self.files.path, cfg.task["metric"], state.step, self.total_steps, headline)
+
+
+def scored_on(parts: Parts) -> str:
+    """The end of a title: what was scored."""
+    return f"on the {len(parts.sets['test'])} samples of the test split"
+
+
+def check_smallest_part(cfg: Config, parts: Parts) -> None:
+    """See that the model can train on the fewest images that it will be given at a time.
+
+    Raises:
+        ConfigError: if it cannot, as batch normalisation of one image whose coarsest map is one pixel.
+    """
+    samples, batch_size, accumulate = parts.sets["train"], parts.data.batch_size, cfg.training.accumulate
+    smallest = max(1, (len(samples) % batch_size or batch_size) // accumulate)
+    if smallest > 1:
+        return
+    images, _ = parts.hardware.move(samples[0][0][None], torch.empty(0))
+    problem = (
+        f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {len(samples)}, or "
+        f"training.accumulate={accumulate} a part of one, on which the model cannot train; choose another"
+    )
+    with torch.no_grad(), blamed_on("data", problem):
+        copy.deepcopy(parts.model).train()(images)
 
 
 def parameters(model: nn.Module) -> int:

@@ -90,7 +90,7 @@ class Classification(Task):
     """One class an image."""
 
     name: ClassVar[str] = "classification"
-    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5")
+    metrics: ClassVar[tuple[str, ...]] = ClassificationScores.metrics
     ignore: ClassVar[int] = -100  # torch's own: no class index, so every image counts
 
     metric: str = "top1"
@@ -102,7 +102,7 @@ class Classification(Task):
 
     def scores(self, classes: list[str]) -> Scores:
         """top1, top5, loss."""
-        return ClassificationScores(classes)
+        return ClassificationScores(classes, self.ignore)
 
 
 @dataclass(kw_only=True)
@@ -110,7 +110,7 @@ class Segmentation(Task):
     """One class a pixel; pixels labelled `transforms.IGNORE` count nowhere."""
 
     name: ClassVar[str] = "segmentation"
-    metrics: ClassVar[tuple[str, ...]] = ("mIoU", "pixel_accuracy", "mean_class_accuracy", "fwIoU")
+    metrics: ClassVar[tuple[str, ...]] = SegmentationScores.metrics
     ignore: ClassVar[int] = IGNORE
 
     metric: str = "mIoU"

@@ -216,16 +216,7 @@ def test_only_the_first_module_is_filter_based_and_only_the_last_lacks_a_project
     assert kinds == [("RecurrentTokenizer" if i else "FilterTokenizer", i == modules - 1) for i in range(modules)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "resnet18",
-        pytest.param(
-            "vt_resnet18",
-            marks=pytest.mark.xfail(strict=True, reason="torchvision's feature extractor is copied in training mode"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["resnet18", "vt_resnet18"])
 def test_copy_of_a_model_in_eval_mode_computes_the_same(name: str) -> None:
     model, images = build(name).eval(), torch.randn(1, 3, 64, 64)
     assert torch.equal(copy.deepcopy(model)(images), model(images))
@@ -317,3 +308,9 @@ def test_group_width_is_checked_against_the_channels_between_modules() -> None:
 def test_token_groups_that_do_not_divide_are_refused_with_the_number() -> None:
     with pytest.raises(ValueError, match=r"3 groups do not divide 32 input and 16 output channels"):
         small_vt(token_groups=3)
+
+
+@pytest.mark.parametrize("size", ["tokens", "token_channels", "token_groups"])
+def test_zero_of_a_token_size_is_refused(size: str) -> None:
+    with pytest.raises(ValueError, match=r"\b0 (input|output|groups).*at least 1 each"):
+        small_vt(**{size: 0})

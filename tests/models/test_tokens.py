@@ -371,3 +371,10 @@ def test_group_width_counts_channels_of_a_group() -> None:
 def test_groups_that_do_not_divide_are_refused_with_the_divisor_to_use() -> None:
     with pytest.raises(ValueError, match="3 groups do not divide 8 input and 12 output channels; use a divisor of 4"):
         PointwiseConv(8, 12, groups=3)
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 1), (4, 0, 1), (4, 4, 0), (4, -4, 1), (4, 4, -1)])
+def test_sizes_below_one_are_refused_with_the_numbers(sizes: tuple[int, int, int]) -> None:
+    before, after, groups = sizes
+    with pytest.raises(ValueError, match=f"{before} input and {after} output channels in {groups} groups"):
+        PointwiseConv(before, after, groups)

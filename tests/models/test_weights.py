@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import torchvision
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -287,6 +288,25 @@ def test_every_models_weights_survive_a_file(tmp_path: Path, name: str) -> None:
     assert_same(state(model), state(source))
 
 
+@pytest.mark.parametrize("name", ["vt_resnet18", "panoptic_fpn", "vt_fpn"])
+def test_backbone_loads_from_torchvisions_resnet(name: str) -> None:
+    source, model = torchvision.models.resnet18(), MODELS[name][0](3)
+    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    loaded = state(model.backbone)
+    assert_same(loaded, {n: t for n, t in state(source).items() if n in loaded})
+
+
+def test_resnet_loads_the_backbone_of_an_fpn() -> None:
+    source, model = MODELS["panoptic_fpn"][0](3), resnet18(num_classes=3)
+    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    assert_same({n: t for n, t in state(model).items() if not n.startswith("fc.")}, state(source.backbone))
+
+
+def test_fpn_refuses_the_backbone_of_a_vt_resnet_which_lacks_layer4() -> None:
+    source, model = MODELS["vt_resnet18"][0](3), MODELS["panoptic_fpn"][0](3)
+    assert "missing from the file: backbone.layer4.0.conv1.weight," in message(model, given(source), part="backbone")
+
+
 # Weights that do not fit
 
 
@@ -310,11 +330,19 @@ def test_wrong_model_is_refused_with_the_missing_names() -> None:
 
 
 def test_wrong_model_is_refused_with_the_unexpected_names() -> None:
-    assert "\n  2 not in the model: other.weight, other.bias\n" in message(Tiny(), given(other_model()))
+    assert "\n  2 not in the model: other.weight, other.bias" in message(Tiny(), given(other_model()))
 
 
-def test_wrong_model_is_refused_with_the_offer_to_load_the_backbone() -> None:
-    assert "set weights_part=backbone" in message(Tiny(), given(other_model()))
+def test_other_head_is_refused_with_the_offer_to_load_the_backbone() -> None:
+    file = given(Tiny())
+    file.tensors = {name.replace("fc.", "out."): tensor for name, tensor in file.tensors.items()}
+    said = message(Tiny(), file)
+    assert "missing from the file: fc.weight, fc.bias\n" in said
+    assert said.endswith("\nset weights_part=backbone to load only the layers before the head")
+
+
+def test_wrong_model_is_refused_without_an_offer_that_would_fail() -> None:
+    assert "weights_part=backbone" not in message(Tiny(), given(other_model()))
 
 
 def test_wrong_backbone_is_refused_without_the_offer_it_has_taken() -> None:
@@ -361,7 +389,9 @@ def test_refused_weights_change_nothing(part: str) -> None:
     assert_same(state(model), before)
 
 
-def test_backbone_of_a_model_without_a_named_head_is_refused() -> None:
-    assert "Linear does not say which layers are its head" in message(
-        nn.Linear(2, 2), given(nn.Linear(2, 2)), part="backbone"
-    )
+def test_backbone_of_a_model_that_names_no_head_is_all_but_its_fc() -> None:
+    source, model = torchvision.models.resnet18(num_classes=4), torchvision.models.resnet18(num_classes=3)
+    before = state(model.fc)
+    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    assert_same(state(model.layer4), state(source.layer4))
+    assert_same(state(model.fc), before)

@@ -48,9 +48,14 @@ def test_a_warm_up_rises_in_a_line_to_the_full_rate(build):
 
 
 @pytest.mark.parametrize("build", [schedules.cosine, schedules.polynomial, schedules.step, schedules.constant])
-def test_a_warm_up_as_long_as_the_run_is_refused(build):
-    with pytest.raises(ConfigError, match=r"warmup_epochs=5 is 20 steps of a run of 20"):
-        rates(build, warmup_epochs=5)
+def test_a_warm_up_takes_at_most_half_of_the_run(build):
+    assert rates(build, warmup_epochs=5) == rates(build, warmup_epochs=2.5)
+
+
+@pytest.mark.parametrize("epochs", [-1, math.inf, math.nan])
+def test_a_warm_up_of_no_length_is_refused(epochs):
+    with pytest.raises(ConfigError, match=r"schedule\.warmup_epochs"):
+        rates(schedules.cosine, warmup_epochs=epochs)
 
 
 @pytest.mark.parametrize("build", [schedules.cosine, schedules.polynomial, schedules.step, schedules.constant])

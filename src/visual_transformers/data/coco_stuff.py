@@ -53,6 +53,7 @@ class CocoStuff(MaskData):
     label_set: Literal["stuff", "stuff_things"] = "stuff"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         folder(Path(self.root), self._layout())
         if self.encoding == "pixelmaps" and self.label_set == "stuff_things":
             raise DataError(

@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from visual_transformers.data.module import DataModule, Samples
 from visual_transformers.data.transforms import normalise
+from visual_transformers.errors import DataError
 
 Split = Literal["train", "val"]
 DIGITS = [str(digit) for digit in range(10)]
@@ -179,6 +180,13 @@ class DigitScenes(DataModule):
     val_scenes: int = 200
     max_digits: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        largest = 2 * min(side for photo in photographs("val") for side in photo.shape[:2])
+        if not 16 <= self.image_size <= largest:
+            raise DataError(f"data.image_size={self.image_size}: scenes can be 16 to {largest} pixels large")
+        if self.max_digits < 1 or self.seed < 0:
+            raise DataError(f"data.max_digits={self.max_digits}, data.seed={self.seed}: must be at least 1 and 0")
 
     @property
     def classes(self) -> list[str]:

@@ -64,6 +64,13 @@ class ImageNet(DataModule):
     check_files: int = 200
 
     def __post_init__(self) -> None:
+        if self.eval_resize < self.image_size:
+            raise DataError(
+                f"data.eval_resize={self.eval_resize} is less than data.image_size={self.image_size}, so evaluation "
+                f"would pad; {round(self.image_size / 0.875)} is usual"
+            )
+        if not 0 < self.min_crop_area <= 1:
+            raise DataError(f"data.min_crop_area={self.min_crop_area}: must be above 0 and at most 1")
         layout = LAYOUT.format(root=self.root, train=self.train, val=self.val)
         folder(Path(self.root), layout)
         found = {split: self._folders(split, layout) for split in (self.train, self.val)}

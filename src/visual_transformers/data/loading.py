@@ -34,6 +34,7 @@ class Loading:
             pin_memory=self.pin_memory,
             persistent_workers=self.workers > 0,
             worker_init_fn=_leave_signals_to_the_parent,
+            generator=torch.Generator(),  # its own, or opening a loader would draw from the global random state
             **options,
         )
 
@@ -73,7 +74,9 @@ class SeededSamples(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
+            torch.default_generator.manual_seed(
+                int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
+            )
             try:
                 return self.samples[index]
             except UserError as error:
@@ -132,5 +135,6 @@ def _collate_by_size(samples: list[Any]) -> Any:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C, and often SIGTERM, reaches the whole process group; the parent decides when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -85,7 +85,7 @@ def pair(images: Path, masks: Path, layout: str, mask_suffix: str = ".png") -> l
     """
     folder(images, layout)
     folder(masks, layout)
-    files = images_in(images)
+    files = [file for file in images_in(images) if images != masks or not file.name.endswith(mask_suffix)]
     if not files:
         raise DataError(f"{images}: holds no images; expected the layout\n{layout}")
     pairs = [(file, masks / file.relative_to(images).with_name(file.stem + mask_suffix)) for file in files]
@@ -115,6 +115,12 @@ class MaskData(DataModule):
     max_scale: float = 2.0
     flip: bool = True
     check_files: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale:
+            raise DataError(
+                f"data.min_scale={self.min_scale} and data.max_scale={self.max_scale}: must be above 0 and in order"
+            )
 
     @abstractmethod
     def pairs(self, split: str) -> list[tuple[Path, Path]]:
@@ -171,8 +177,12 @@ class MaskFolder(MaskData):
 
     def __post_init__(self) -> None:
         folder(Path(self.root), self._layout())
-        if not self.class_names:
-            raise DataError("data.class_names is empty; list the classes in the order of their labels in the masks")
+        super().__post_init__()
+        if not 1 <= len(self.class_names) <= IGNORE:
+            raise DataError(
+                f"data.class_names has {len(self.class_names)} names; list 1 to {IGNORE} classes in the order of their "
+                "labels in the masks"
+            )
         if wrong := [label for label in self.ignore_labels if not 0 <= label <= 255]:
             raise DataError(f"data.ignore_labels: {wrong} cannot occur in 8-bit masks; use values from 0 to 255")
         if (self.test_images is None) != (self.test_masks is None):

@@ -69,7 +69,7 @@ class ScaleCropFlip(v2.Transform):
         scale = float(torch.empty(()).uniform_(self.min_scale, self.max_scale))
         size = [max(1, round(side * scale)) for side in image.shape[-2:]]
         image = v2.functional.resize(image, size, antialias=True)
-        mask = v2.functional.resize(mask, size, interpolation=v2.InterpolationMode.NEAREST)
+        mask = v2.functional.resize(mask, size, interpolation=v2.InterpolationMode.NEAREST_EXACT)
         return self.rest(image, mask)
 
 

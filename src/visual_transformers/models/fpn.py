@@ -9,10 +9,9 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FeaturePyramidNetwork
 
-from visual_transformers.models.resnet import ResNet, check_images
+from visual_transformers.models.resnet import ResNetStages, check_images
 from visual_transformers.models.tokens import VTPyramid
 
 LEVELS = ("c2", "c3", "c4", "c5")
@@ -118,10 +117,9 @@ class SemanticFPN(nn.Module):
         stem_stride: int,
     ):
         super().__init__()
-        network = ResNet(backbone, stem_stride=stem_stride)
-        self.stride = network.stage_strides[3]
-        self.backbone = create_feature_extractor(network, {f"layer{i}": f"c{i + 1}" for i in range(1, 5)})
-        self.pyramid = pyramid(network.stage_channels)
+        self.backbone = ResNetStages(backbone, stages=5, stem_stride=stem_stride)
+        self.stride = self.backbone.stage_strides[3]
+        self.pyramid = pyramid(self.backbone.stage_channels)
         self.branch = SemanticBranch(pyramid_channels, branch_channels, num_classes, levels=len(LEVELS))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
-from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from visual_transformers.errors import DataError
@@ -74,6 +73,29 @@ class ResNetClassifier(ResNet):
         return super().forward(images)
 
 
+class ResNetStages(ResNet):
+    """The stages of a ResNet up to C4 or C5, without its head: a backbone for other models.
+
+    Not torchvision's `create_feature_extractor`: a copy of what that makes of a model in evaluation mode is in
+    training mode, so that averaged or exported copies would normalise by batch.
+    """
+
+    def __init__(self, name: str, *, stages: int, stem_stride: int):
+        super().__init__(name, stem_stride=stem_stride)
+        del self.avgpool, self.fc
+        if stages < 5:
+            del self.layer4
+        self.names = [f"layer{i}" for i in range(1, stages)]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> the feature map of each stage, `c2` to `c4` or `c5`."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        feature_maps = {}
+        for number, name in enumerate(self.names, start=2):
+            x = feature_maps[f"c{number}"] = self.get_submodule(name)(x)
+        return feature_maps
+
+
 class VTResNet(nn.Module):
     """ResNet stages 1 to 4 (torchvision's `layer3` is the last), then VT modules in place of stage 5 (table 1).
 
@@ -100,9 +122,8 @@ class VTResNet(nn.Module):
         super().__init__()
         if modules < 1:
             raise ValueError(f"modules={modules}: a VT-ResNet has at least one VT module")
-        network = ResNet(backbone, stem_stride=stem_stride)
-        in_channels, self.stride = network.stage_channels[2], network.stage_strides[2]
-        self.backbone = create_feature_extractor(network, {"layer3": "c4"})
+        self.backbone = ResNetStages(backbone, stages=4, stem_stride=stem_stride)
+        in_channels, self.stride = self.backbone.stage_channels[2], self.backbone.stage_strides[2]
         self.vt = nn.ModuleList(
             VTModule(
                 in_channels=in_channels if i == 0 else channels,

@@ -30,6 +30,10 @@ class PointwiseConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, groups: int = 1):
         super().__init__()
+        if min(in_channels, out_channels, groups) < 1:
+            raise ValueError(
+                f"{in_channels} input and {out_channels} output channels in {groups} groups: at least 1 each"
+            )
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{groups} groups do not divide {in_channels} input and {out_channels} output channels; "

@@ -21,7 +21,7 @@ MAX_LISTED = 5
 
 @dataclass
 class WeightFile:
-    """Tensors by name, and what the file says of them: as far as it does: see `ABOUT`."""
+    """Tensors by name, and what the file says of them (the keys of `ABOUT`), if anything."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -65,7 +65,10 @@ ABOUT = ("classes", "config", "best")
 
 
 def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]) -> str:
-    """Put weights into the model: all of them, or all before its head (`part` is `all` or `backbone`).
+    """Put weights into the model: all of them, or those of the layers before its head (`part` is `all` or `backbone`).
+
+    A backbone may come from another model: a ResNet's layers are the same with or without the prefix `backbone.`,
+    and what the file holds beyond them is left out.
 
     Returns:
         A sentence that says what was loaded.
@@ -73,13 +76,9 @@ def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]
     Raises:
         WeightsError: listing what differs, and what would load all the same.
     """
-    wanted = model.state_dict()
-    tensors = weights.tensors
+    wanted, tensors = model.state_dict(), weights.tensors
     if part == "backbone":
-        head = getattr(model, "head", None)
-        if head is None:
-            raise WeightsError(f"weights_part=backbone: {type(model).__name__} does not say which layers are its head")
-        wanted, tensors = ({k: t for k, t in d.items() if not k.startswith(head)} for d in (wanted, tensors))
+        wanted, tensors = _backbone(model, wanted, tensors)
     elif weights.about.get("classes", classes) != classes:
         theirs = weights.about["classes"]
         raise WeightsError(
@@ -87,7 +86,7 @@ def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]
             f"{len(classes)} ({_listed(classes)}); {BACKBONE_ALONE}"
         )
     if differences := _differences(wanted, tensors):
-        offer = "" if part == "backbone" else f"\n{BACKBONE_ALONE}"
+        offer = "" if part == "backbone" or _differences(*_backbone(model, wanted, tensors)) else f"\n{BACKBONE_ALONE}"
         raise WeightsError(
             f"weights={weights.path}: do not fit {type(model).__name__}\n" + "\n".join(differences) + offer
         )
@@ -96,6 +95,17 @@ def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]
     return f"loaded {len(tensors)} tensors from {weights.path}" + (
         f", {kept} keep their initial values" if kept else ""
     )
+
+
+def _backbone(
+    model: nn.Module, wanted: dict[str, Tensor], given: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the layers before the model's head want, and what of it is given, under the model's names."""
+    head: tuple[str, ...] = getattr(model, "head", ("fc.", "classifier.", "heads.", "head."))
+    wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(head)}
+    plain = {name.removeprefix("backbone."): tensor for name, tensor in given.items()}
+    found = {name: plain[name.removeprefix("backbone.")] for name in wanted if name.removeprefix("backbone.") in plain}
+    return wanted, found
 
 
 BACKBONE_ALONE = "set weights_part=backbone to load only the layers before the head"

@@ -16,8 +16,13 @@ from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
 
 FORMAT = 1
-FREE_TO_CHANGE = ("name", "mode", "resume", "hardware", "logger", "training.log_every", "training.samples")
-"""Settings that a resumed run may have other than when it stopped: none of them changes what it learns from."""
+FREE_TO_CHANGE = (
+    "name", "mode", "resume", "weights", "logger", "training.log_every", "training.samples",
+    "data.root", "data.eval_batch_size", "data.check_files",
+    "hardware.device", "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads",
+    "hardware.deterministic",
+)  # fmt: skip
+"""Settings that a resumed run may have other than when it stopped: they say where and how it runs, not what."""
 
 
 @dataclass
@@ -59,6 +64,7 @@ class TrainState:
             )
         for name in STATEFUL:
             getattr(self, name).load_state_dict(content[name])
+        self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves what it loads where it was read
         for name in NUMBERS:
             setattr(self, name, content[name])
         torch.set_rng_state(content["random"]["cpu"])

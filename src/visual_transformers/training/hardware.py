@@ -21,7 +21,7 @@ class Hardware:
     """One device and how it is used.
 
     Args:
-        device: a torch device, as `cpu`, `cuda`, `cuda:1` or `mps`.
+        device: a torch device, as `cpu`, `cuda` or `cuda:1`.
         precision: of the forward pass; `bf16` and `fp16` by autocast, `fp16` with a loss scaler.
         compile: whether `torch.compile` compiles the model.
         channels_last: whether images and weights lie in memory as (B, H, W, C).

@@ -1,6 +1,11 @@
-"""Learning rates by step, all of them torch's schedulers: a linear warm-up, then one of four shapes."""
+"""Learning rates by step, all of them torch's schedulers: a linear warm-up, then one of four shapes.
+
+A warm-up takes at most half of the run, so that a first try of one epoch needs no other settings.
+"""
 
 from __future__ import annotations
+
+import math
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -60,13 +65,9 @@ def constant(
 
 
 def _warmup_steps(warmup_epochs: float, steps_per_epoch: int, total_steps: int) -> int:
-    steps = round(warmup_epochs * steps_per_epoch)
-    if not 0 <= steps < total_steps:
-        raise ConfigError(
-            f"schedule.warmup_epochs={warmup_epochs} is {steps} steps of a run of {total_steps}; "
-            "make it shorter, or training.epochs longer"
-        )
-    return steps
+    if not 0 <= warmup_epochs < math.inf:
+        raise ConfigError(f"schedule.warmup_epochs={warmup_epochs}: must be at least 0")
+    return min(round(warmup_epochs * steps_per_epoch), total_steps // 2)
 
 
 def _after_warmup(warmup: int, optimizer: Optimizer, schedule: LRScheduler) -> LRScheduler:
