@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from PIL import Image
 
-from visual_transformers.app import completed, slug
+from visual_transformers.app import INTERRUPTED, completed, slug
 
 
 @pytest.fixture
@@ -72,3 +76,42 @@ def test_a_sweep_is_given_a_folder_named_by_its_overrides_beside_them():
 def test_testing_or_moving_a_sweep_finds_its_folder():
     trained = completed(["-m", "seed=0,1"])[1]
     assert completed(["-m", "seed=0,1", "mode=test", "hardware.workers=2", "resume=auto"])[1] == trained
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_saves_the_run_even_with_loader_workers(tmp_path, number):
+    arguments = ["hardware.workers=2", "hardware.threads=1", "data.image_size=32", "logger.console.progress=lines",
+                 "training.epochs=100", "name=run"]  # fmt: skip
+    command = [sys.executable, "-m", "visual_transformers", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "runs/run/checkpoints/last.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(tmp_path):
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (32, 32), (60 * i, 0, 0)).save(folder / f"{i}.png")
+    broken = tmp_path / "data/train/cat/2.png"
+    broken.write_bytes(b"no image")
+    arguments = ["data=imagenet", "data.root=data", "data.image_size=32", "data.eval_resize=32", "data.batch_size=4",
+                 "data.check_files=0", "hardware.workers=2", "hardware.threads=1"]  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "visual_transformers", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert ended.returncode == 1
+    assert "2.png: cannot be read as an image" in ended.stderr
+    assert "Traceback" not in ended.stderr

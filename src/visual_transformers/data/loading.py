@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,6 +135,8 @@ def _collate_by_size(samples: list[Any]) -> Any:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C, and often SIGTERM, reaches the whole process group; the parent decides when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Leave the process group, which Ctrl-C and often SIGTERM reach as a whole: the parent decides when to stop.
+
+    The signals are not ignored, for the parent ends a worker by SIGTERM when nobody waits for its samples any more.
+    """
+    os.setpgid(0, 0)
