@@ -1,6 +1,7 @@
 """The order of training samples, their augmentation, and batches of images of several sizes."""
 
 import itertools
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -271,13 +272,17 @@ def test_a_bad_file_in_evaluation_raises_a_data_error_with_its_name(
 
 
 class Interrupts:
-    """Samples that tell whether Ctrl-C would end the process that reads them."""
+    """Samples that tell whether Ctrl-C in the terminal of the main process would reach the one that reads them."""
+
+    def __init__(self) -> None:
+        self.group = os.getpgid(0)
 
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.zeros(1), int(signal.getsignal(signal.SIGINT) != signal.SIG_IGN)
+        heeded = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        return torch.zeros(1), int(heeded and os.getpgid(0) == self.group)
 
 
 @pytest.mark.parametrize(("workers", "interrupted"), [(0, [1, 1]), (1, [0, 0])])

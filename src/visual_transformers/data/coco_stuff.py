@@ -85,7 +85,7 @@ class CocoStuff(MaskData):
             entries[255] = IGNORE
             offset, remedy = -1, "in stuffthingmaps they are 0 to 181 or 255; is this data.encoding=pixelmaps?"
         else:
-            entries[[0, 255, OTHER, *STUFF]] = IGNORE
+            entries[[0, OTHER, *STUFF]] = IGNORE
             offset, remedy = 0, "in pixelmaps they are 92 to 183 or 0; is this data.encoding=stuffthingmaps?"
         for index, official in enumerate(self.ids):
             entries[official + offset] = index

@@ -96,7 +96,7 @@ class ImageNet(DataModule):
             raise DataError(f"{Path(self.root) / self.train}: holds no class folders; expected the layout\n{layout}")
         if self.classes is None:
             return found
-        if isinstance(self.classes, int):
+        if isinstance(self.classes, int) and not isinstance(self.classes, bool):
             if not 1 <= self.classes <= len(found):
                 raise DataError(
                     f"data.classes={self.classes}: {self.root} has {len(found)} classes; choose 1 to {len(found)}"

@@ -116,7 +116,10 @@ class EvaluationBatches:
 def _raising(loader: DataLoader[Any]) -> Iterator[Any]:
     for batch in loader:
         if isinstance(batch, UserError):
-            raise batch
+            try:
+                raise batch
+            finally:
+                del batch  # or its traceback would keep this frame, and with it the workers, until a garbage collection
         yield batch
 
 
