@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -37,7 +38,7 @@ class ConfusionMatrix(Metric):
         return self.counts[:-1].reshape(self.classes, self.classes).double()
 
 
-class Scores(nn.Module):
+class Scores(nn.Module, ABC):
     """Loss and predictions of many batches; `state_dict` holds what was counted so far.
 
     Args:
@@ -66,19 +67,21 @@ class Scores(nn.Module):
         self.count.update(count)
         self._update(logits.detach(), targets)
 
+    @abstractmethod
     def _update(self, logits: Tensor, targets: Tensor) -> None:
-        raise NotImplementedError
+        """Count a batch's predictions."""
 
     def compute(self) -> dict[str, float]:
         """The scores of everything added, by name."""
         return {"loss": float(self.loss_sum.compute() / self.count.compute())} | self._compute()
 
+    @abstractmethod
     def _compute(self) -> dict[str, float]:
-        raise NotImplementedError
+        """The scores beside the loss."""
 
+    @abstractmethod
     def table(self) -> ClassTable:
         """Scores of each class."""
-        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget everything added."""
