@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check bench clean
+.PHONY: help setup run test check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,9 +22,6 @@ run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 
 test: setup ## the test suite (what CI runs)
 	$(BIN)/python -m pytest
-
-test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .
