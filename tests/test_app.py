@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -29,6 +30,8 @@ def test_help_shows_the_groups_their_options_and_five_examples(command):
     assert text.count("  python -m visual_transformers") == 5
     for line in ("model: panoptic_fpn, resnet18, vt_fpn, vt_resnet18", "hardware: cpu, gpu", "task: classification"):
         assert line in text
+    for recipe in (Path(__file__).parents[1] / "experiments" / "recipe").glob("*.yaml"):
+        assert recipe.stem in text
 
 
 def test_cfg_job_prints_the_whole_resolved_configuration(command):

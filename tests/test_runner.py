@@ -171,6 +171,14 @@ def test_the_mode_test_gives_the_scores_of_training(tiny, finished):
     assert json.loads((finished / "test" / "summary.json").read_text())["scores"] == expected
 
 
+def test_scoring_with_other_settings_than_in_training_says_so(tiny, finished, tmp_path, capsys):
+    best = finished / "checkpoints" / "best.safetensors"
+    runner.test(tiny("mode=test", f"weights={best}"), tmp_path)
+    assert "another setting" not in capsys.readouterr().out
+    runner.test(tiny("mode=test", f"weights={best}", "data.image_size=48"), tmp_path)
+    assert "another setting: data.image_size: 32 -> 48" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("file", ["best.safetensors", "last.pt"])
 def test_weights_of_another_model_are_refused_with_what_differs(tiny, finished, tmp_path, file):
     path = finished / "checkpoints" / file

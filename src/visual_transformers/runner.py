@@ -22,7 +22,7 @@ from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
 from visual_transformers.results import Picture, Results
 from visual_transformers.tasks import Task
-from visual_transformers.training.checkpoint import TrainState
+from visual_transformers.training.checkpoint import TrainState, changed_settings
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.interruption import Interruption
 from visual_transformers.training.meter import Meter
@@ -82,6 +82,9 @@ def test(cfg: Config, directory: Path) -> float:
         raise RunError(f"mode=test has nothing to score: there is no {files.best}; name a file with weights=PATH")
     file = weights.read(cfg.weights or files.best)
     parts = Parts.build(cfg, file, "test")
+    for group in ("data", "model"):
+        for line in changed_settings(file.about.get("config", cfg.everything)[group], cfg.everything[group], group):
+            print(f"note: these weights were trained with another setting: {line}")
     results = score(cfg, parts)
     results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
     results.print(f"{cfg.name}: {file.path}, {scored_on(parts)}", directory / "test")
