@@ -25,8 +25,9 @@ class Meter:
 
     def restart(self, step: int, losses: Sequence[float] = ()) -> None:
         """Begin the record that follows the one of `step`."""
-        self.losses = [torch.tensor(loss) for loss in losses]
-        self.step = step - len(self.losses)
+        self.earlier = list(losses)
+        self.losses: list[Tensor] = []
+        self.step = step - len(self.earlier)
         self.images = 0
         self.since = time.perf_counter()
 
@@ -41,7 +42,7 @@ class Meter:
         Raises:
             RunError: if one is not finite, naming its step.
         """
-        losses = torch.stack(self.losses).tolist() if self.losses else []
+        losses = self.earlier + (torch.stack(self.losses).tolist() if self.losses else [])
         for step, loss in enumerate(losses, start=self.step + 1):
             if not math.isfinite(loss):
                 raise RunError(
