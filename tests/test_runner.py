@@ -182,7 +182,7 @@ def test_scoring_with_other_settings_than_in_training_says_so(tiny, finished, tm
 @pytest.mark.parametrize("file", ["best.safetensors", "last.pt"])
 def test_weights_of_another_model_are_refused_with_what_differs(tiny, finished, tmp_path, file):
     path = finished / "checkpoints" / file
-    with pytest.raises(WeightsError, match=r"(?s)missing from the file.*weights_part=backbone"):
+    with pytest.raises(WeightsError, match=r"(?s)missing from the file.*weights.backbone_only=true"):
         runner.test(tiny("mode=test", f"weights={path}", "model.modules=3"), tmp_path)
 
 
@@ -191,15 +191,15 @@ def test_a_resnet_s_file_gives_its_backbone_to_a_vt_model(tmp_path):
     weights.save(tmp_path / "resnet.safetensors", resnet, {})
     model = vt_fpn(num_classes=5, backbone="resnet18", token_channels=32)
     file = weights.read(tmp_path / "resnet.safetensors")
-    with pytest.raises(WeightsError, match="weights_part=backbone"):
-        weights.load(model, file, part="all", classes=list("abcde"))
-    weights.load(model, file, part="backbone", classes=list("abcde"))
+    with pytest.raises(WeightsError, match="weights.backbone_only=true"):
+        weights.load(model, file, backbone_only=False, classes=list("abcde"))
+    weights.load(model, file, backbone_only=True, classes=list("abcde"))
     assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], resnet.layer4[1].conv2.weight)
 
 
 def test_training_can_start_from_the_backbone_of_a_file(tiny, finished, tmp_path, capsys):
     path = finished / "checkpoints" / "best.safetensors"
-    runner.train(tiny(f"weights={path}", "weights_part=backbone", "model.tokens=8", "training.epochs=1",
+    runner.train(tiny(f"weights={path}", "weights.backbone_only=true", "model.tokens=8", "training.epochs=1",
                       "schedule.warmup_epochs=0"), tmp_path)  # fmt: skip
     assert "keep their initial values" in capsys.readouterr().out
 

@@ -8,18 +8,28 @@ import re
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visual_transformers import runner
-from visual_transformers.config import checked, suggestion
+from visual_transformers import explain, export, predict, profile, runner
+from visual_transformers.config import ADOPTED, adopt, checked, suggestion
 from visual_transformers.errors import Interrupted, UserError
+from visual_transformers.models import weights
 
-MODES = {"train": runner.train, "test": runner.test}
+MODES = {
+    "train": runner.train,
+    "test": runner.test,
+    "predict": predict.predict,
+    "explain": explain.explain,
+    "export": export.export,
+    "profile": profile.profile,
+}
+USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 LONGEST_NAME = 80
 EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
 """Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
@@ -27,10 +37,18 @@ INTERRUPTED = 130
 """Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float | None:
     """One job: a plain function of an importable module, for submitit pickles it by name."""
+    hydra_config = HydraConfig.get()
+    if cfg.get("mode") in USES_A_TRAINED_MODEL and (trained := trained_settings(OmegaConf.select(cfg, "weights.file"))):
+        adopt(cfg, trained, list(hydra_config.overrides.task))
     config = checked(cfg)
-    return MODES[config.mode](config, Path(HydraConfig.get().runtime.output_dir))
+    return MODES[config.mode](config, Path(hydra_config.runtime.output_dir))
+
+
+def trained_settings(file: str | None) -> dict[str, Any] | None:
+    """The configuration that a weight file carries, if there is such a file and it carries one."""
+    return weights.read(file).about.get("config") if file and Path(file).is_file() else None
 
 
 def main() -> None:
@@ -55,20 +73,36 @@ def happened_in_the_job(error: Exception) -> bool:
 
 
 def completed(arguments: list[str]) -> list[str]:
-    """The command line, with what Hydra leaves to be said: a folder for a sweep, and resolved values for --cfg job.
+    """The command line, with what Hydra leaves to be said.
+
+    `weights=PATH` stands for `weights.file=PATH`; a trained run's own name; a folder for a sweep; and resolved values
+    for --cfg job.
 
     A sweep's folder is named by its overrides, so the same command finds it again. It is given as an override because
     every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
     """
+    arguments = [re.sub("^weights=", "weights.file=", argument) for argument in arguments]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
+    added = name_of_the_trained_run(overrides)
     if sweeps and not any("hydra.sweep.dir=" in override for override in overrides):
-        first = arguments.index(overrides[0]) if overrides else len(arguments)
         told_apart = [override for override in overrides if not override.startswith(NOT_IN_A_SWEEP_S_NAME)]
-        arguments = [*arguments[:first], f"hydra.sweep.dir=sweeps/{slug(told_apart)}", *arguments[first:]]
+        added.append(f"hydra.sweep.dir=sweeps/{slug(told_apart)}")
+    first = arguments.index(overrides[0]) if overrides else len(arguments)
+    arguments = [*arguments[:first], *added, *arguments[first:]]
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
         arguments = [*arguments, "--resolve"]
     return arguments
+
+
+def name_of_the_trained_run(overrides: list[str]) -> list[str]:
+    """`name=...` for a command that uses the weights of a run as they are: its results belong in that run's folder."""
+    given = dict(override.split("=", 1) for override in overrides)
+    chosen = {"name", "+recipe", *ADOPTED} & set(given)
+    if given.get("mode") not in USES_A_TRAINED_MODEL or chosen:
+        return []
+    trained = trained_settings(given.get("weights.file", "").strip("'\""))
+    return [f"name={trained['name']}"] if trained else []
 
 
 NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume=", "hydra", "hardware", "logger")

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import make_dataclass
 from typing import Any, Literal
 
 from hydra.utils import get_object, instantiate
@@ -21,8 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers.errors import ConfigError, UserError
-
-Node = dict[str, Any]
+from visual_transformers.settings import SECTIONS, Config, Node
 
 ALLOWED_TARGETS = ("visual_transformers.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
 SUPPLIED = {
@@ -36,47 +35,6 @@ TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
 HYDRA_KEYS = {"_target_", "_args_"}
 
 
-@dataclass(kw_only=True)
-class Training:
-    """How long and in what portions a model is trained.
-
-    Args:
-        epochs: passes over the training set.
-        accumulate: parts into which each batch is cut to save memory; the gradient is that of the whole batch.
-        clip_norm: largest norm of the gradient, or null for no clipping.
-        log_every: optimizer steps between two records of the running loss.
-        samples: pictures in samples.png.
-    """
-
-    epochs: int
-    accumulate: int
-    clip_norm: float | None
-    log_every: int
-    samples: int
-
-
-@dataclass(kw_only=True)
-class Config:
-    """A whole run: plain values, and one node with a `_target_` for each group."""
-
-    name: str
-    mode: Literal["train", "test"]
-    seed: int
-    resume: Literal["auto", "never"]
-    weights: str | None
-    weights_part: Literal["all", "backbone"]
-    training: Training
-    task: Node
-    model: Node
-    data: Node
-    optimizer: Node
-    schedule: Node
-    hardware: Node
-    everything: Node
-    """The same configuration as plain containers, as a run stores it."""
-    logger: dict[str, Node] = field(default_factory=dict)
-
-
 def checked(cfg: DictConfig) -> Config:
     """The typed configuration.
 
@@ -87,10 +45,34 @@ def checked(cfg: DictConfig) -> Config:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error)) from error
+    if isinstance(cfg.get("weights"), str | None):  # weights=PATH is short for weights.file=PATH
+        cfg.weights = {"file": cfg.get("weights"), "backbone_only": False}
     if found := [*_problems(cfg), *_cross_field_problems(cfg)]:
         raise ConfigError("\n".join(found))
     everything: Node = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return Config(**everything | {"training": Training(**everything["training"]), "everything": everything})
+    sections = {name: section(**everything[name]) for name, section in SECTIONS.items()}
+    return Config(**everything | sections | {"everything": everything})
+
+
+ADOPTED = ("task", "model", "data")
+"""Groups that a trained model brings along, unless the command line chooses others."""
+
+
+def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
+    """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries.
+
+    A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set;
+    a recipe chooses all.
+    """
+    named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
+    if "recipe" in named:
+        return
+    for group in ADOPTED:
+        if group in named or group not in trained:
+            continue
+        composed, cfg[group] = cfg[group], OmegaConf.create(trained[group])
+        for key in (name.removeprefix(f"{group}.") for name in named if name.startswith(f"{group}.")):
+            OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key))
 
 
 def build(node: Node, path: str, **supplied: Any) -> Any:
@@ -159,12 +141,12 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
     yield from _key_problems("", cfg, Config, given={"everything"})
     loggers = cfg.get("logger")
     paths = [*TARGETS, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
-    for path in [*paths, "training"]:
+    for path in [*paths, *SECTIONS]:
         node: Any = OmegaConf.select(cfg, path)
         if not isinstance(node, DictConfig):
             yield f"{path}={node!r}: expected a group of keys"
-        elif path == "training":
-            yield from _key_problems("training.", node, Training)
+        elif path in SECTIONS:
+            yield from _key_problems(f"{path}.", node, SECTIONS[path])
         else:
             yield from _target_problems(path, node)
 
@@ -279,10 +261,12 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
             yield f"{path}={value}: must be above 0, and finite"
     if not _makes_a_folder(str(OmegaConf.select(cfg, "name"))):
         yield f"name={cfg.name}: expected the name of a folder below runs/"
-    if cfg.get("weights") == "":
+    if OmegaConf.select(cfg, "weights.file") == "":
         yield "weights is empty; name a file, or leave it out"
-    if cfg.get("mode") == "test" and cfg.get("weights_part") == "backbone":
-        yield "weights_part=backbone: there is nothing to score without the head's weights; leave it out with mode=test"
+    if cfg.get("mode") not in ("train", "profile") and OmegaConf.select(cfg, "weights.backbone_only") is True:
+        yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; leave it out"
+    if cfg.get("mode") in ("predict", "explain") and not cfg.get("input"):
+        yield f"input is not set, but mode={cfg.mode} needs images; name a file, a folder or a quoted glob"
     if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from visual_transformers import __version__
-from visual_transformers.config import Config, Node, blamed_on, build
+from visual_transformers.config import blamed_on, build
 from visual_transformers.data.loading import EvaluationBatches, training_batches
 from visual_transformers.data.module import DataModule, Samples, spread
 from visual_transformers.errors import Interrupted, RunError
@@ -21,6 +21,7 @@ from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
 from visual_transformers.results import Picture, Results
+from visual_transformers.settings import Config, Node
 from visual_transformers.tasks import Task
 from visual_transformers.training.checkpoint import TrainState, changed_settings
 from visual_transformers.training.hardware import Hardware
@@ -43,7 +44,7 @@ def train(cfg: Config, directory: Path) -> float:
     files = RunDirectory(directory)
     goes_on = cfg.resume == "auto" and files.last.is_file()
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items()]
-    run = TrainRun.build(cfg, files, weights.read(cfg.weights) if cfg.weights and not goes_on else None)
+    run = TrainRun.build(cfg, files, weights.read(cfg.weights.file) if cfg.weights.file and not goes_on else None)
     if goes_on:
         run.state.restore(files.last, config=cfg.everything)
     elif cfg.resume == "never" and (aside := files.set_aside()):
@@ -59,7 +60,7 @@ def train(cfg: Config, directory: Path) -> float:
         )
 
     parts = run.parts
-    weights.load(parts.model, weights.read(files.best), part="all", classes=parts.data.classes)
+    weights.load(parts.model, weights.read(files.best), backbone_only=False, classes=parts.data.classes)
     results = score(cfg, parts)
     results.write(directory, summary(cfg, parts) | {"best": run.state.best, "train_seconds": run.state.seconds})
     results.print(
@@ -78,9 +79,9 @@ def test(cfg: Config, directory: Path) -> float:
         UserError: if there are no weights, they do not fit, or the data set is not as expected.
     """
     files = RunDirectory(directory)
-    if cfg.weights is None and not files.best.is_file():
+    if cfg.weights.file is None and not files.best.is_file():
         raise RunError(f"mode=test has nothing to score: there is no {files.best}; name a file with weights=PATH")
-    file = weights.read(cfg.weights or files.best)
+    file = weights.read(cfg.weights.file or files.best)
     parts = Parts.build(cfg, file, "test")
     for group in ("data", "model"):
         for line in changed_settings(file.about.get("config", cfg.everything)[group], cfg.everything[group], group):
@@ -168,7 +169,7 @@ class Parts:
         task.check_metric(data.classes)
         model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
         if file:
-            print(weights.load(model, file, part=cfg.weights_part, classes=data.classes))
+            print(weights.load(model, file, backbone_only=cfg.weights.backbone_only, classes=data.classes))
         sets = {}
         for split in splits:
             with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):

@@ -205,24 +205,24 @@ def test_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> N
 def test_all_loads_every_tensor() -> None:
     source, model = Tiny(), Tiny()
     nn.init.uniform_(source.norm.running_mean)
-    weights.load(model, given(source, classes=CLASSES), part="all", classes=CLASSES)
+    weights.load(model, given(source, classes=CLASSES), backbone_only=False, classes=CLASSES)
     assert_same(state(model), state(source))
 
 
 def test_all_says_how_many_tensors_were_loaded_and_whence() -> None:
-    said = weights.load(Tiny(), given(Tiny()), part="all", classes=CLASSES)
+    said = weights.load(Tiny(), given(Tiny()), backbone_only=False, classes=CLASSES)
     assert said == "loaded 9 tensors from given.pt"
 
 
 def test_file_that_names_no_classes_loads() -> None:
     source, model = Tiny(), Tiny()
-    weights.load(model, given(source), part="all", classes=CLASSES)
+    weights.load(model, given(source), backbone_only=False, classes=CLASSES)
     assert_same(state(model), state(source))
 
 
 def test_backbone_loads_all_before_the_head() -> None:
     source, model = Tiny(), Tiny()
-    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    weights.load(model, given(source), backbone_only=True, classes=CLASSES)
     before_head = [name for name in state(model) if not name.startswith("fc.")]
     assert len(before_head) == 7
     assert_same({n: state(model)[n] for n in before_head}, {n: state(source)[n] for n in before_head})
@@ -231,18 +231,18 @@ def test_backbone_loads_all_before_the_head() -> None:
 def test_backbone_leaves_the_head_as_it_was() -> None:
     model = Tiny()
     before = state(model.fc)
-    weights.load(model, given(Tiny()), part="backbone", classes=CLASSES)
+    weights.load(model, given(Tiny()), backbone_only=True, classes=CLASSES)
     assert_same(state(model.fc), before)
 
 
 def test_backbone_says_how_many_tensors_keep_their_values() -> None:
-    said = weights.load(Tiny(), given(Tiny()), part="backbone", classes=CLASSES)
+    said = weights.load(Tiny(), given(Tiny()), backbone_only=True, classes=CLASSES)
     assert said == "loaded 7 tensors from given.pt, 2 keep their initial values"
 
 
 def test_backbone_loads_from_a_model_of_other_classes() -> None:
     source, model = Tiny(classes=7), Tiny()
-    weights.load(model, given(source, classes=list("abcdefg")), part="backbone", classes=CLASSES)
+    weights.load(model, given(source, classes=list("abcdefg")), backbone_only=True, classes=CLASSES)
     assert_same(state(model.body), state(source.body))
 
 
@@ -250,7 +250,7 @@ def test_backbone_loads_from_a_file_without_a_head() -> None:
     source, model = Tiny(), Tiny()
     file = given(source)
     file.tensors = {name: tensor for name, tensor in file.tensors.items() if not name.startswith("fc.")}
-    weights.load(model, file, part="backbone", classes=CLASSES)
+    weights.load(model, file, backbone_only=True, classes=CLASSES)
     assert_same(state(model.body), state(source.body))
 
 
@@ -272,7 +272,7 @@ def test_backbone_of_every_model_is_all_but_its_head(name: str) -> None:
         tensor.data.fill_(1)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data.zero_()
-    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    weights.load(model, given(source), backbone_only=True, classes=CLASSES)
     loaded = {name for name, tensor in model.state_dict().items() if tensor.all()}
     untouched = {name for name, tensor in model.state_dict().items() if not tensor.any()}
     assert untouched == {name for name in model.state_dict() if name.startswith(head)}
@@ -284,27 +284,27 @@ def test_every_models_weights_survive_a_file(tmp_path: Path, name: str) -> None:
     build, _ = MODELS[name]
     source, model = build(3), build(3)
     weights.save(tmp_path / "model.safetensors", source, {"classes": CLASSES})
-    weights.load(model, weights.read(tmp_path / "model.safetensors"), part="all", classes=CLASSES)
+    weights.load(model, weights.read(tmp_path / "model.safetensors"), backbone_only=False, classes=CLASSES)
     assert_same(state(model), state(source))
 
 
 @pytest.mark.parametrize("name", ["vt_resnet18", "panoptic_fpn", "vt_fpn"])
 def test_backbone_loads_from_torchvisions_resnet(name: str) -> None:
     source, model = torchvision.models.resnet18(), MODELS[name][0](3)
-    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    weights.load(model, given(source), backbone_only=True, classes=CLASSES)
     loaded = state(model.backbone)
     assert_same(loaded, {n: t for n, t in state(source).items() if n in loaded})
 
 
 def test_resnet_loads_the_backbone_of_an_fpn() -> None:
     source, model = MODELS["panoptic_fpn"][0](3), resnet18(num_classes=3)
-    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    weights.load(model, given(source), backbone_only=True, classes=CLASSES)
     assert_same({n: t for n, t in state(model).items() if not n.startswith("fc.")}, state(source.backbone))
 
 
 def test_fpn_refuses_the_backbone_of_a_vt_resnet_which_lacks_layer4() -> None:
     source, model = MODELS["vt_resnet18"][0](3), MODELS["panoptic_fpn"][0](3)
-    assert "missing from the file: backbone.layer4.0.conv1.weight," in message(model, given(source), part="backbone")
+    assert "missing from the file: backbone.layer4.0.conv1.weight," in message(model, given(source), backbone_only=True)
 
 
 # Weights that do not fit
@@ -317,9 +317,11 @@ def other_model() -> nn.Module:
     return model
 
 
-def message(model: nn.Module, file: WeightFile, *, part: str = "all", classes: list[str] | None = None) -> str:
+def message(
+    model: nn.Module, file: WeightFile, *, backbone_only: bool = False, classes: list[str] | None = None
+) -> str:
     with pytest.raises(WeightsError) as caught:
-        weights.load(model, file, part=part, classes=classes or CLASSES)
+        weights.load(model, file, backbone_only=backbone_only, classes=classes or CLASSES)
     return str(caught.value)
 
 
@@ -338,17 +340,17 @@ def test_other_head_is_refused_with_the_offer_to_load_the_backbone() -> None:
     file.tensors = {name.replace("fc.", "out."): tensor for name, tensor in file.tensors.items()}
     said = message(Tiny(), file)
     assert "missing from the file: fc.weight, fc.bias\n" in said
-    assert said.endswith("\nset weights_part=backbone to load only the layers before the head")
+    assert said.endswith("\nset weights.backbone_only=true to load only the layers before the head")
 
 
 def test_wrong_model_is_refused_without_an_offer_that_would_fail() -> None:
-    assert "weights_part=backbone" not in message(Tiny(), given(other_model()))
+    assert "weights.backbone_only=true" not in message(Tiny(), given(other_model()))
 
 
 def test_wrong_backbone_is_refused_without_the_offer_it_has_taken() -> None:
-    said = message(Tiny(), given(other_model()), part="backbone")
+    said = message(Tiny(), given(other_model()), backbone_only=True)
     assert "missing from the file" in said
-    assert "weights_part=backbone" not in said
+    assert "weights.backbone_only=true" not in said
 
 
 def test_long_lists_of_names_are_cut_after_five() -> None:
@@ -366,12 +368,14 @@ def test_other_shape_is_refused_with_both_shapes() -> None:
 def test_other_class_count_is_refused_with_both_shapes_of_the_head() -> None:
     said = message(Tiny(), given(Tiny(classes=7)))
     assert "fc.weight (7, 5) in the file, (3, 5) in the model, fc.bias (7,) in the file, (3,) in the model" in said
-    assert "set weights_part=backbone" in said
+    assert "set weights.backbone_only=true" in said
 
 
 def test_other_class_count_is_refused_with_both_counts_where_the_file_names_its_classes() -> None:
     said = message(Tiny(), given(Tiny(classes=2), classes=["oak", "elm"]))
-    assert "trained for 2 classes (oak, elm), the data set has 3 (cat, dog, fox); set weights_part=backbone" in said
+    assert (
+        "trained for 2 classes (oak, elm), the data set has 3 (cat, dog, fox); set weights.backbone_only=true" in said
+    )
 
 
 @pytest.mark.parametrize("theirs", [["cat", "dog", "owl"], ["dog", "cat", "fox"]], ids=["other name", "other order"])
@@ -380,18 +384,18 @@ def test_other_class_names_are_refused_with_both_lists(theirs: list[str]) -> Non
     assert f"trained for 3 classes ({', '.join(theirs)}), the data set has 3 (cat, dog, fox)" in said
 
 
-@pytest.mark.parametrize("part", ["all", "backbone"])
-def test_refused_weights_change_nothing(part: str) -> None:
+@pytest.mark.parametrize("backbone_only", [False, True])
+def test_refused_weights_change_nothing(backbone_only: bool) -> None:
     model, file = Tiny(), given(Tiny())
     before = state(model)
     file.tensors["norm.weight"] = torch.zeros(6)
-    message(model, file, part=part)
+    message(model, file, backbone_only=backbone_only)
     assert_same(state(model), before)
 
 
 def test_backbone_of_a_model_that_names_no_head_is_all_but_its_fc() -> None:
     source, model = torchvision.models.resnet18(num_classes=4), torchvision.models.resnet18(num_classes=3)
     before = state(model.fc)
-    weights.load(model, given(source), part="backbone", classes=CLASSES)
+    weights.load(model, given(source), backbone_only=True, classes=CLASSES)
     assert_same(state(model.layer4), state(source.layer4))
     assert_same(state(model.fc), before)

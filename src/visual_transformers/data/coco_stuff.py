@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ EMPTY_THINGS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
 """Official ids of the thing classes that were removed from COCO: no pixel ever has them."""
 THINGS = [i for i in range(1, 92) if i not in EMPTY_THINGS]
 STUFF = list(range(92, 183))
+IDS = {"stuff": STUFF, "stuff_things": THINGS + STUFF}
 OTHER = 183
 """In the `stuff_*_pixelmaps` PNGs: everything that is not stuff."""
 
@@ -64,7 +65,12 @@ class CocoStuff(MaskData):
     @property
     def ids(self) -> list[int]:
         """Official ids of the classes, in the order of the model's outputs."""
-        return STUFF if self.label_set == "stuff" else THINGS + STUFF
+        return IDS[self.label_set]
+
+    @classmethod
+    def category_ids(cls, settings: dict[str, Any]) -> list[int]:
+        """Official ids of the label set that the settings name."""
+        return IDS[settings.get("label_set", cls.label_set)]
 
     @property
     def classes(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from visual_transformers.data.module import DataModule, Samples
-from visual_transformers.data.transforms import normalise
+from visual_transformers.data.module import DataModule, Preparation, Samples
+from visual_transformers.data.transforms import normalise, whole_image
 from visual_transformers.errors import DataError
 
 Split = Literal["train", "val"]
@@ -88,6 +88,12 @@ class Digits(DataModule):
     def val_set(self) -> Samples:
         """360 other digits."""
         return EnlargedDigits("val", self.image_size, v2.Compose(normalise()))
+
+    @classmethod
+    def preparation(cls, settings: dict[str, Any]) -> Preparation:
+        """Grey, and squeezed into the square that the model sees."""
+        size = settings.get("image_size", cls.image_size)
+        return v2.Compose([v2.ToImage(), v2.Grayscale(3), v2.Resize((size, size), antialias=True), *normalise()])
 
 
 @cache
@@ -200,6 +206,11 @@ class DigitScenes(DataModule):
     def val_set(self) -> Samples:
         """The validation scenes."""
         return self._scenes("val", self.val_scenes)
+
+    @classmethod
+    def preparation(cls, settings: dict[str, Any]) -> Preparation:
+        """The whole image at its own size."""
+        return whole_image()
 
     def _scenes(self, split: Split, length: int) -> Scenes:
         return Scenes(split, self.seed, length, self.image_size, self.max_digits, v2.Compose(normalise()))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torchvision.datasets import ImageFolder
 
 from visual_transformers.data.files import folder, read_image
-from visual_transformers.data.module import DataModule, Samples, spread
+from visual_transformers.data.module import DataModule, Preparation, Samples, spread
 from visual_transformers.data.transforms import crop_and_flip, resize_and_centre_crop
 from visual_transformers.errors import DataError
 
@@ -113,6 +113,12 @@ class ImageNet(DataModule):
     def val_set(self) -> Samples:
         """Central crops of the validation images."""
         return self._set(self.val, resize_and_centre_crop(self.eval_resize, self.image_size))
+
+    @classmethod
+    def preparation(cls, settings: dict[str, Any]) -> Preparation:
+        """The same central crop as in evaluation."""
+        resize, size = (settings.get(key, getattr(cls, key)) for key in ("eval_resize", "image_size"))
+        return resize_and_centre_crop(resize, size)
 
     def _set(self, split: str, transform: Callable[[Any], Any]) -> ClassFolders:
         return ClassFolders(Path(self.root) / split, self.classes, transform)

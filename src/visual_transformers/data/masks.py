@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from visual_transformers.data.files import folder, images_in, read_image, read_mask
-from visual_transformers.data.module import DataModule, Samples, spread
+from visual_transformers.data.module import DataModule, Preparation, Samples, spread
 from visual_transformers.data.transforms import IGNORE, ScaleCropFlip, whole_image
 from visual_transformers.errors import DataError
 
@@ -142,6 +142,11 @@ class MaskData(DataModule):
     def test_set(self) -> Samples:
         """Whole test images at their own size."""
         return MaskedImages(self.pairs("test"), self.table(), whole_image())
+
+    @classmethod
+    def preparation(cls, settings: dict[str, Any]) -> Preparation:
+        """The whole image at its own size."""
+        return whole_image()
 
     def check(self, samples: Samples) -> None:
         """Open an even sample of the images and their masks."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from PIL.Image import Image
 from torch import Tensor
 
 from visual_transformers.errors import DataError
+
+Preparation = Callable[[Image], Tensor]
+"""From an RGB image of any size to a float image (3, H, W) for the model."""
 
 
 class Samples(Protocol):
@@ -57,6 +62,19 @@ class DataModule(ABC):
     def test_set(self) -> Samples:
         """What `mode=test` scores: the validation set, unless the data set has one of its own."""
         return self.val_set()
+
+    @classmethod
+    @abstractmethod
+    def preparation(cls, settings: dict[str, Any]) -> Preparation:
+        """How any image is made ready for a model trained with these settings (the keys of `data`).
+
+        It needs no data set, so that a trained model can be used where there is none.
+        """
+
+    @classmethod
+    def category_ids(cls, settings: dict[str, Any]) -> list[int] | None:
+        """Official ids of the classes in their order, where the data set has a result format that names them."""
+        return None
 
     def check(self, samples: Samples) -> None:
         """Look at one of the sets above before any work starts.

@@ -75,4 +75,4 @@ class ScaleCropFlip(v2.Transform):
 
 def whole_image() -> v2.Compose:
     """Evaluation of segmentation: the whole image at its own size, the mask untouched."""
-    return v2.Compose(normalise())
+    return v2.Compose([v2.ToImage(), *normalise()])

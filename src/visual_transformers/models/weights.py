@@ -64,8 +64,8 @@ ABOUT = ("classes", "config", "best")
 """What a file may say of its weights."""
 
 
-def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]) -> str:
-    """Put weights into the model: all of them, or those of the layers before its head (`part` is `all` or `backbone`).
+def load(model: nn.Module, weights: WeightFile, *, backbone_only: bool, classes: list[str]) -> str:
+    """Put weights into the model: all of them, or with `backbone_only` those of the layers before its head.
 
     A backbone may come from another model: a ResNet's layers are the same with or without the prefix `backbone.`,
     and what the file holds beyond them is left out.
@@ -77,7 +77,7 @@ def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]
         WeightsError: listing what differs, and what would load all the same.
     """
     wanted, tensors = model.state_dict(), weights.tensors
-    if part == "backbone":
+    if backbone_only:
         wanted, tensors = _backbone(model, wanted, tensors)
     elif weights.about.get("classes", classes) != classes:
         theirs = weights.about["classes"]
@@ -86,7 +86,7 @@ def load(model: nn.Module, weights: WeightFile, *, part: str, classes: list[str]
             f"{len(classes)} ({_listed(classes)}); {BACKBONE_ALONE}"
         )
     if differences := _differences(wanted, tensors):
-        offer = "" if part == "backbone" or _differences(*_backbone(model, wanted, tensors)) else f"\n{BACKBONE_ALONE}"
+        offer = "" if backbone_only or _differences(*_backbone(model, wanted, tensors)) else f"\n{BACKBONE_ALONE}"
         raise WeightsError(
             f"weights={weights.path}: do not fit {type(model).__name__}\n" + "\n".join(differences) + offer
         )
@@ -108,7 +108,7 @@ def _backbone(
     return wanted, found
 
 
-BACKBONE_ALONE = "set weights_part=backbone to load only the layers before the head"
+BACKBONE_ALONE = "set weights.backbone_only=true to load only the layers before the head"
 
 
 def _differences(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:

@@ -17,7 +17,8 @@ from visual_transformers.metrics import Scores
 
 FORMAT = 1
 FREE_TO_CHANGE = (
-    "name", "mode", "resume", "weights", "logger", "training.log_every", "training.samples",
+    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile",
+    "training.log_every", "training.samples",
     "data.root", "data.eval_batch_size", "data.check_files",
     "hardware.device", "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads",
     "hardware.deterministic",

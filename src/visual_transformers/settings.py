@@ -1,0 +1,130 @@
+"""What can be set beside the groups with a `_target_`: one dataclass for each section of the configuration.
+
+The fields are the keys, their types are checked, and their meaning is said here and beside each key in
+`conf/config.yaml`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Node = dict[str, Any]
+Mode = Literal["train", "test", "predict", "explain", "export", "profile"]
+
+
+@dataclass(kw_only=True)
+class WeightSettings:
+    """Where weights come from; `weights=PATH` is short for `weights.file=PATH`.
+
+    Args:
+        file: a file, or `torchvision:` and the name of published weights.
+        backbone_only: load the layers before the head alone.
+    """
+
+    file: str | None = None
+    backbone_only: bool = False
+
+
+@dataclass(kw_only=True)
+class Training:
+    """How long and in what portions a model is trained.
+
+    Args:
+        epochs: passes over the training set.
+        accumulate: parts into which each batch is cut to save memory; the gradient is that of the whole batch.
+        clip_norm: largest norm of the gradient, or null for no clipping.
+        log_every: optimizer steps between two records of the running loss.
+        samples: pictures in samples.png.
+    """
+
+    epochs: int
+    accumulate: int
+    clip_norm: float | None
+    log_every: int
+    samples: int
+
+
+@dataclass(kw_only=True)
+class PredictSettings:
+    """What `mode=predict` does with an image beyond one forward pass.
+
+    Args:
+        top: classes listed for an image, the most probable first.
+        window: side of the square sliding window of a segmenter, pixels; null for whole images.
+        overlap: share of a window that the next one covers again.
+        scales: resize factors whose probabilities a segmenter averages.
+        flip: whether a segmenter also averages over the mirrored image.
+    """
+
+    top: int
+    window: int | None
+    overlap: float
+    scales: list[float]
+    flip: bool
+
+
+@dataclass(kw_only=True)
+class ExportSettings:
+    """What `mode=export` writes.
+
+    Args:
+        formats: of `safetensors`, `torch_export` and `onnx`.
+        tolerance: largest difference between an artefact's outputs and the model's, as a part of the largest output.
+    """
+
+    formats: list[str]
+    tolerance: float
+
+
+@dataclass(kw_only=True)
+class ProfileSettings:
+    """What `mode=profile` measures.
+
+    Args:
+        image_size: height and width of the images, pixels.
+        classes: outputs of the model.
+        batch_size: images at a time.
+        seconds: least time that each latency is measured for; 0 measures no time.
+        repeats: least number of repetitions of each latency.
+    """
+
+    image_size: list[int]
+    classes: int
+    batch_size: int
+    seconds: float
+    repeats: int
+
+
+@dataclass(kw_only=True)
+class Config:
+    """A whole run: plain values, sections, and one node with a `_target_` for each group."""
+
+    name: str
+    mode: Mode
+    seed: int
+    resume: Literal["auto", "never"]
+    input: str | None
+    weights: WeightSettings
+    training: Training
+    predict: PredictSettings
+    export: ExportSettings
+    profile: ProfileSettings
+    task: Node
+    model: Node
+    data: Node
+    optimizer: Node
+    schedule: Node
+    hardware: Node
+    everything: Node
+    """The same configuration as plain containers, as a run stores it."""
+    logger: dict[str, Node] = field(default_factory=dict)
+
+
+SECTIONS: dict[str, type] = {
+    "weights": WeightSettings,
+    "training": Training,
+    "predict": PredictSettings,
+    "export": ExportSettings,
+    "profile": ProfileSettings,
+}
