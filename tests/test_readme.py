@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from visual_transformers.app import completed
 from visual_transformers.config import checked
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ COMMANDS = sorted(set(re.findall(r"python -m visual_transformers ([^`#\n|]*)", T
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("-") and "..." not in c])
 def test_a_command_of_the_readme_is_accepted(composed, command):
-    checked(composed(*shlex.split(command.replace("PATH", "x"))))
+    checked(composed(*completed(shlex.split(command.replace("PATH", "x")))))
 
 
 def test_there_are_commands_to_check():

@@ -191,7 +191,7 @@ def test_a_resnet_s_file_gives_its_backbone_to_a_vt_model(tmp_path):
     weights.save(tmp_path / "resnet.safetensors", resnet, {})
     model = vt_fpn(num_classes=5, backbone="resnet18", token_channels=32)
     file = weights.read(tmp_path / "resnet.safetensors")
-    with pytest.raises(WeightsError, match="weights.backbone_only=true"):
+    with pytest.raises(WeightsError, match=r"weights\.backbone_only=true"):
         weights.load(model, file, backbone_only=False, classes=list("abcde"))
     weights.load(model, file, backbone_only=True, classes=list("abcde"))
     assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], resnet.layer4[1].conv2.weight)
