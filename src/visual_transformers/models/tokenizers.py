@@ -118,9 +118,11 @@ class GridTokenizer(Tokenizer):
 
     def cells(self, pixels: Tensor, size: Size) -> Tensor:
         """Weights (HW, L) with which bilinear interpolation to the grid takes each pixel."""
+        exact = torch.promote_types(pixels.dtype, torch.float32)
+        eyes = (torch.eye(n, device=pixels.device, dtype=exact)[:, None] for n in size)
         rows, columns = (
-            F.interpolate(torch.eye(n, device=pixels.device)[:, None], cells, mode="linear", align_corners=False)[:, 0]
-            for n, cells in zip(size, self.grid, strict=True)
+            F.interpolate(eye, cells, mode="linear", align_corners=False)[:, 0]
+            for eye, cells in zip(eyes, self.grid, strict=True)
         )
         return torch.einsum("hr,wc->hwrc", rows, columns).flatten(2).flatten(0, 1).to(pixels.dtype)
 

@@ -31,7 +31,8 @@ class VTResNet(nn.Module):
         channels: channels C of the feature map between the modules.
         modules: VT modules that stand in for stage 5.
         recurrent: whether the tokens of a module decide where the next one looks; otherwise each has its own filters.
-        projector: whether the modules but the last bring their tokens back to the pixels.
+        projector: whether the modules but the last bring their tokens back to the pixels. Without it and without
+            `recurrent` no module would hear of the ones before, so there is but one.
         dropout: chance of a token channel to be zeroed before the head in training.
         stochastic_depth: chance that the last residual branch is dropped for an image in training; it grows
             linearly from the first block of the backbone to the last module.
@@ -95,6 +96,7 @@ class VTResNet(nn.Module):
         in_channels, self.stride = self.backbone.stage_channels[2], self.backbone.stage_strides[2]
         if not projector:
             channels = in_channels
+            modules = modules if recurrent else 1  # nothing else would reach the head
         self.vt = nn.ModuleList(
             VTModule(
                 design,
