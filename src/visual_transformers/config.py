@@ -17,7 +17,7 @@ from dataclasses import make_dataclass
 from typing import Any, Literal
 
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers.errors import ConfigError, UserError
@@ -269,6 +269,11 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
         yield f"input is not set, but mode={cfg.mode} needs images; name a file, a folder or a quoted glob"
     if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
+    if not 0 <= (_number(cfg, "predict.overlap") or 0) < 1:
+        yield f"predict.overlap={cfg.predict.overlap}: must be at least 0 and below 1"
+    scales = OmegaConf.select(cfg, "predict.scales")
+    if isinstance(scales, ListConfig) and not (len(scales) and all(0 < scale < math.inf for scale in _numbers(scales))):
+        yield f"predict.scales={scales}: list one factor or more, each above 0 and finite; [1.0] is the image's own size"
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
     if batch_size and accumulate and batch_size % accumulate:
         yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
@@ -280,6 +285,8 @@ AT_LEAST = {
     "training.accumulate": 1,
     "training.log_every": 1,
     "training.samples": 0,
+    "predict.top": 1,
+    "predict.window": 1,
     "data.batch_size": 1,
     "data.eval_batch_size": 1,
     "data.check_files": 0,
@@ -296,6 +303,10 @@ def _makes_a_folder(name: str) -> bool:
 def _number(cfg: DictConfig, path: str) -> float | None:
     value = OmegaConf.select(cfg, path, throw_on_missing=False)
     return value if isinstance(value, int | float) else None
+
+
+def _numbers(values: ListConfig) -> list[float]:
+    return [value for value in OmegaConf.to_container(values) if isinstance(value, int | float)]
 
 
 def _target_object(cfg: DictConfig, path: str) -> Any:

@@ -34,20 +34,20 @@ def curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -
         axes.set(xlabel="epoch", ylabel=score)
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def classified(
     path: Path, images: list[NDArray[np.uint8]], truths: list[int], predictions: list[int], classes: list[str]
 ) -> None:
     """Images (H, W, 3) with their true and predicted class, wrong ones in red."""
-    figure, panels = _grid(len(images), columns=2 * COLUMNS)
+    figure, panels = grid(len(images), columns=2 * COLUMNS)
     for axes, image, truth, prediction in zip(panels, images, truths, predictions, strict=False):
         axes.imshow(image)
         right = truth == prediction
         caption = classes[prediction] if right else f"{classes[prediction]}, not {classes[truth]}"
         axes.set_title(caption, fontsize=8, color="black" if right else "red")
-    _save(figure, path)
+    save(figure, path)
 
 
 def segmented(
@@ -58,7 +58,7 @@ def segmented(
     classes: list[str],
 ) -> None:
     """Images (H, W, 3), each with overlays of its true and predicted masks (H, W), and a legend of what occurs."""
-    figure, panels = _grid(3 * len(images), columns=6)
+    figure, panels = grid(3 * len(images), columns=6)
     colours = palette(len(classes))
     for i, (image, truth, prediction) in enumerate(zip(images, truths, predictions, strict=True)):
         pictures = (image / 255, overlay(image, truth, colours), overlay(image, prediction, colours))
@@ -72,7 +72,7 @@ def segmented(
     shown = [i for i in np.argsort(-pixels) if pixels[i]][:MAX_LEGEND]
     patches = [Patch(color=colours[i], label=classes[i]) for i in sorted(shown)]
     figure.legend(handles=patches, loc="outside lower center", ncols=8, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.int64], colours: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,7 +89,8 @@ def palette(count: int) -> NDArray[np.float64]:
     return hsv_to_rgb(np.stack([index * 0.618 % 1, 1 - 0.25 * (index % 3), 1 - 0.2 * (index // 3 % 3)], axis=1))
 
 
-def _grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+def grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure of at least `count` panels without axes, in rows of `columns`."""
     rows = -(-count // columns)
     figure = Figure(figsize=(columns * IMAGE_INCHES * 0.8, rows * IMAGE_INCHES), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
@@ -98,6 +99,7 @@ def _grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
     FigureCanvasAgg(figure)
     atomic.write(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))

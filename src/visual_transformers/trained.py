@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import glob
@@ -64,12 +66,30 @@ class Trained:
             weights_path=file.path,
         )
 
+    @property
+    def stride(self) -> int:
+        """Least side of an image that the model takes, pixels; 1 for a model that does not say."""
+        return getattr(self.model, "stride", 1)
+
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits in float32, on the device."""
+        """(B, 3, H, W) -> logits in float32, on the device.
+
+        Raises:
+            RunError: if the model's output is not what the task needs.
+        """
         images, _ = self.hardware.move(images, images)
         with self.hardware.autocast():
-            return self.model(images).float()
+            logits = self.model(images)
+        expected = self.task.output_shape(images, len(self.classes))
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+            raise RunError(
+                f"{self.task.name} with {len(self.classes)} classes needs outputs of shape {expected} from images of "
+                f"shape {tuple(images.shape)}, but {type(self.model).__name__} gives "
+                f"{tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}; choose the task that "
+                "the weights were trained for"
+            )
+        return logits.float()
 
 
 def image_paths(pattern: str) -> list[Path]:
@@ -79,10 +99,28 @@ def image_paths(pattern: str) -> list[Path]:
         DataError: if there are none.
     """
     path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
     found = images_in(path) if path.is_dir() else sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
-    if not found:
+    files = [file for file in found if file.is_file()]
+    if not files:
         raise DataError(f"input={pattern}: no such image, folder of images, or match of a glob")
-    return found
+    return files
+
+
+def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
+    """A name for what is written of each of `image_paths(pattern)`; no two are equal.
+
+    It is the path below the input folder (for a glob, below the deepest folder that holds all), without the suffix
+    unless that tells two files apart.
+    """
+    folder = Path(pattern).expanduser()
+    base = folder if folder.is_dir() else Path(os.path.commonpath([path.parent for path in paths]))
+    whole = {path: path.relative_to(base) for path in paths}
+    names = {path: name.with_suffix("") for path, name in whole.items()}
+    while len(uses := Counter(names.values())) < len(names):
+        names = {path: whole[path] if uses[name] > 1 else name for path, name in names.items()}
+    return {path: name.as_posix() for path, name in names.items()}
 
 
 class ReadableImages:

@@ -1,0 +1,103 @@
+"""COCO-Stuff's result format: a list of run-length encoded masks, as COCO's own API writes and reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visual_transformers import atomic
+from visual_transformers.data.files import read_mask
+from visual_transformers.errors import DataError, RunError
+
+
+def image_ids(paths: list[Path]) -> dict[Path, int | str]:
+    """The id of each image: the number that COCO's file names are made of, for any other name its stem.
+
+    Raises:
+        DataError: if two images have the same id, for one result file cannot hold both.
+    """
+    ids = {path: image_id(path) for path in paths}
+    first: dict[int | str, Path] = {}
+    for path, number in ids.items():
+        if number in first:
+            raise DataError(
+                f"input: {first[number]} and {path} are both image {number} in COCO's result format; predict them in "
+                "two commands, each with a name=NAME of its own, or rename one"
+            )
+        first[number] = path
+    return ids
+
+
+def image_id(path: Path) -> int | str:
+    """139 for `000000000139.jpg` and `COCO_val2014_000000000139.jpg`; the stem for other names."""
+    number = re.fullmatch(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]+)", path.stem)
+    return int(number[1]) if number else path.stem
+
+
+def check_library() -> None:
+    """See that COCO's API is installed.
+
+    Raises:
+        RunError: if it is not.
+    """
+    try:
+        import pycocotools.mask  # noqa: F401
+    except ImportError as error:
+        raise RunError(
+            f"predicting with a model of COCO-Stuff also writes COCO's result format, which needs pycocotools "
+            f"({error}); install it with: pip install pycocotools"
+        ) from error
+
+
+def entries(mask: NDArray[np.uint8], image: int | str, category_ids: list[int]) -> list[dict[str, Any]]:
+    """One result for each class index that occurs in a mask (H, W); `category_ids` are the classes' official ids."""
+    from pycocotools.mask import encode
+
+    found = []
+    for index in np.unique(mask).tolist():
+        encoded = encode(np.asfortranarray(mask == index, dtype=np.uint8))
+        segmentation = {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+        found.append({"image_id": image, "category_id": category_ids[index], "segmentation": segmentation})
+    return found
+
+
+def write(
+    path: Path, results: list[dict[str, Any]], masks: dict[int | str, Path], category_ids: list[int]
+) -> None:
+    """Write the results, read them back, and compare what they decode to with the mask files of the images.
+
+    Raises:
+        RunError: if a decoded mask differs from its file.
+    """
+    atomic.write_text(path, json.dumps(results) + "\n")
+    by_image: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+    for result in json.loads(path.read_text(encoding="utf-8")):
+        by_image[result["image_id"]].append(result)
+    different = [file for image, file in masks.items() if not _agree(by_image.pop(image, []), file, category_ids)]
+    if different or by_image:
+        raise RunError(
+            f"{path}: read back, the results of {len(different)} images differ from their masks, and {len(by_image)} "
+            f"images have none ({', '.join(map(str, [*different, *by_image][:3]))}); do not use this file"
+        )
+
+
+def _agree(results: list[dict[str, Any]], file: Path, category_ids: list[int]) -> bool:
+    """Whether the results of one image cover every pixel of its mask once, with the right class."""
+    from pycocotools.mask import decode
+
+    mask = read_mask(file)
+    covered = np.zeros(mask.shape, np.int64)
+    for result in results:
+        if result["segmentation"]["size"] != list(mask.shape):
+            return False
+        region = decode(result["segmentation"]).astype(bool)
+        covered += region
+        if (mask[region] != category_ids.index(result["category_id"])).any():
+            return False
+    return bool((covered == 1).all())
