@@ -67,9 +67,7 @@ def entries(mask: NDArray[np.uint8], image: int | str, category_ids: list[int]) 
     return found
 
 
-def write(
-    path: Path, results: list[dict[str, Any]], masks: dict[int | str, Path], category_ids: list[int]
-) -> None:
+def write(path: Path, results: list[dict[str, Any]], masks: dict[int | str, Path], category_ids: list[int]) -> None:
     """Write the results, read them back, and compare what they decode to with the mask files of the images.
 
     Raises:

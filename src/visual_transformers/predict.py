@@ -1,13 +1,157 @@
-"""What a trained model says of images."""
+"""`mode=predict`: what a trained model says of images, as JSON, masks and pictures in `predict/`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from visual_transformers.errors import RunError
-from visual_transformers.settings import Config
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from visual_transformers import atomic, coco_results, plots, plots_look, probabilities
+from visual_transformers.data.transforms import denormalise
+from visual_transformers.errors import ConfigError, RunError
+from visual_transformers.settings import Config, PredictSettings
+from visual_transformers.trained import ReadableImages, Trained, image_paths, output_names
+
+MAX_SHEET = 64
+"""Images in predictions.png."""
+MASK_VALUES = 256
 
 
 def predict(cfg: Config, directory: Path) -> None:
-    """What a trained model says of images."""
-    raise RunError("mode=predict is not there yet")
+    """Predict every image of `input`, and leave the predictions in `predict/`.
+
+    Raises:
+        UserError: if there are no images or no weights, a setting does not apply, or, when all others are done,
+            if some images could not be read.
+    """
+    assert cfg.input is not None  # config.py has seen to it
+    paths = image_paths(cfg.input)
+    trained = Trained.build(cfg, directory)
+    images, directory = ReadableImages(paths), directory / "predict"
+    if trained.task.name == "classification":
+        check_whole_images(cfg.predict)
+        predictions = classify(trained, images, cfg.predict.top, directory)
+    else:
+        predictions = segment(trained, images, output_names(paths, cfg.input), cfg.predict, directory)
+    atomic.write_text(directory / "predictions.json", json.dumps(predictions, indent=2) + "\n")
+    print(f"predicted {len(predictions)} images, left in {directory}")
+    images.check_all_were_read()
+
+
+def classify(trained: Trained, images: ReadableImages, top: int, directory: Path) -> list[dict[str, Any]]:
+    """The `top` most probable classes of each image, the first images as a sheet, and a printed line an image."""
+    predictions, shown, captions = [], [], []
+    for path, picture in images:
+        image = trained.prepare(picture)
+        classes = most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
+        predictions.append({"file": str(path), "classes": classes})
+        said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
+        print(f"{path}: {', '.join(said)}")
+        if len(shown) < MAX_SHEET:
+            shown.append(denormalise(image).permute(1, 2, 0).numpy())
+            captions.append(said[0])
+    if shown:
+        plots_look.labelled(directory / "predictions.png", shown, captions)
+    return predictions
+
+
+def most_probable(trained: Trained, probabilities: torch.Tensor, top: int) -> list[dict[str, Any]]:
+    """Names and probabilities of the `top` first of all classes, from probabilities (classes,)."""
+    values, indices = probabilities.topk(min(top, len(probabilities)))
+    return [
+        {"name": trained.classes[index], "probability": value}
+        for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+    ]
+
+
+def segment(
+    trained: Trained, images: ReadableImages, names: dict[Path, str], settings: PredictSettings, directory: Path
+) -> list[dict[str, Any]]:
+    """A mask and an overlay of each image as it comes, and for COCO-Stuff the results in COCO's own format."""
+    check_classes(trained.classes)
+    ids = coco_image_ids(trained, images)
+    predictions, results, masks = [], [], {}
+    for path, picture in images:
+        found = probabilities.of_pixels(trained.logits, trained.prepare(picture), settings, trained.stride)
+        mask = found.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        prediction = written(mask, picture, path, names[path], trained.classes, directory)
+        predictions.append(prediction)
+        if trained.category_ids is not None:
+            results += coco_results.entries(mask, ids[path], trained.category_ids)
+            masks[ids[path]] = directory / prediction["mask"]
+    if trained.category_ids is not None:
+        coco_results.write(directory / "coco_stuff_results.json", results, masks, trained.category_ids)
+    return predictions
+
+
+def written(
+    mask: NDArray[np.uint8], picture: Image.Image, path: Path, name: str, classes: list[str], directory: Path
+) -> dict[str, Any]:
+    """Leave a mask (H, W) of class indices and its overlay; print what covers most, and return the prediction.
+
+    The size is height and width in pixels; a class's share is of the pixels.
+    """
+    files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
+    write_mask(directory / files["mask"], mask, len(classes))
+    plots_look.masked(directory / files["overlay"], np.asarray(picture), mask, classes)
+    share = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
+    found = [{"name": classes[i], "share": float(share[i])} for i in np.argsort(-share, kind="stable") if share[i]]
+    most = ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in found[:3])
+    print(f"{path}: {most}{', ...' if len(found) > 3 else ''}")
+    return {"file": str(path), **files, "size": list(mask.shape), "classes": found}
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8], classes: int) -> None:
+    """Write class indices (H, W) as an 8-bit palette PNG: its pixels are the indices, its colours those of overlays."""
+    image = Image.fromarray(mask)
+    image.putpalette((plots.palette(classes) * 255).round().astype(np.uint8).ravel().tolist())
+    atomic.write(path, lambda temporary: image.save(temporary, format="PNG", bits=8))
+
+
+def check_whole_images(settings: PredictSettings) -> None:
+    """See that no setting of segmenters is given to a classifier.
+
+    Raises:
+        ConfigError: listing those that are.
+    """
+    given = {"window": settings.window is not None, "scales": settings.scales != [1.0], "flip": settings.flip}
+    if wrong := [f"predict.{key}={getattr(settings, key)}" for key, is_given in given.items() if is_given]:
+        raise ConfigError(
+            f"{', '.join(wrong)}: for segmenters alone, and these weights are a classifier's; leave it out"
+        )
+
+
+def check_classes(classes: list[str]) -> None:
+    """See that a class index fits a pixel of a mask.
+
+    Raises:
+        RunError: if there are too many classes.
+    """
+    if len(classes) > MASK_VALUES:
+        raise RunError(
+            f"the model has {len(classes)} classes, but a pixel of an 8-bit mask can hold only {MASK_VALUES}; "
+            "train it with fewer classes"
+        )
+
+
+def coco_image_ids(trained: Trained, images: ReadableImages) -> dict[Path, int | str]:
+    """The ids that COCO's result format gives the images; none for a model of other data.
+
+    Raises:
+        UserError: if COCO's API is not installed, two images would have one id, or the data set's settings are not
+            those of the weights.
+    """
+    if trained.category_ids is None:
+        return {}
+    coco_results.check_library()
+    if len(trained.category_ids) != len(trained.classes):
+        raise RunError(
+            f"weights={trained.weights_path}: {len(trained.classes)} classes, but the data set's settings name "
+            f"{len(trained.category_ids)}; set data.label_set to the one that the weights were trained for"
+        )
+    return coco_results.image_ids(images.paths)

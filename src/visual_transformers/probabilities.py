@@ -25,7 +25,9 @@ def of_pixels(forward: Forward, image: Tensor, settings: PredictSettings, stride
     to the image's own size and averaged there. `stride` is the least side that the model takes.
     """
     size = image.shape[1:]
-    views = [(scale, mirrored) for scale in settings.scales for mirrored in ((False, True) if settings.flip else (False,))]
+    views = [
+        (scale, mirrored) for scale in settings.scales for mirrored in ((False, True) if settings.flip else (False,))
+    ]
     total: Tensor | None = None
     for scale, mirrored in views:
         view = resized(image[None], [max(1, round(side * scale)) for side in size])
