@@ -273,7 +273,7 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
         yield f"predict.overlap={cfg.predict.overlap}: must be at least 0 and below 1"
     scales = OmegaConf.select(cfg, "predict.scales")
     if isinstance(scales, ListConfig) and not (len(scales) and all(0 < scale < math.inf for scale in _numbers(scales))):
-        yield f"predict.scales={scales}: list one factor or more, each above 0 and finite; [1.0] is the image's own size"
+        yield f"predict.scales={scales}: list one factor or more, each above 0 and finite; [1.0] resizes nothing"
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
     if batch_size and accumulate and batch_size % accumulate:
         yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
@@ -306,7 +306,8 @@ def _number(cfg: DictConfig, path: str) -> float | None:
 
 
 def _numbers(values: ListConfig) -> list[float]:
-    return [value for value in OmegaConf.to_container(values) if isinstance(value, int | float)]
+    """Those of the elements that are numbers; the others are problems of their own."""
+    return [value for value in OmegaConf.to_container(values) or () if isinstance(value, int | float)]
 
 
 def _target_object(cfg: DictConfig, path: str) -> Any:

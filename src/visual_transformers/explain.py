@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,8 @@ def attention_maps(tokenizer: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
 def attention_of(module: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
     """The attention of a module called with these arguments, computed in float32 whatever the forward pass was in."""
     exact = (a.float() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments)
-    return module.attention(*exact).double().cpu()
+    attention: Callable[..., Tensor] = getattr(module, "attention")  # noqa: B009 (a type checker sees a submodule)
+    return attention(*exact).double().cpu()
 
 
 def interaction_maps(maps: list[Tensor], mixing: Tensor) -> list[Tensor]:
@@ -173,7 +174,7 @@ def entropy(maps: Tensor) -> Tensor:
 
 
 def numbers(part: Looks) -> dict[str, Any]:
-    """What explain.json says of a module or level: entropies in nats, and each token's peak as [row, column] of the map.
+    """What explain.json says of a module or level: entropies in nats, peaks of tokens as [row, column] of the map.
 
     `size` is the map's height and width; `uniform_entropy` is that of a token that looks everywhere alike.
     """

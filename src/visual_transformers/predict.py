@@ -45,7 +45,9 @@ def predict(cfg: Config, directory: Path) -> None:
 
 def classify(trained: Trained, images: ReadableImages, top: int, directory: Path) -> list[dict[str, Any]]:
     """The `top` most probable classes of each image, the first images as a sheet, and a printed line an image."""
-    predictions, shown, captions = [], [], []
+    predictions: list[dict[str, Any]] = []
+    shown: list[NDArray[np.uint8]] = []
+    captions: list[str] = []
     for path, picture in images:
         image = trained.prepare(picture)
         classes = most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
@@ -97,7 +99,7 @@ def written(
     The size is height and width in pixels; a class's share is of the pixels.
     """
     files = {"mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
-    write_mask(directory / files["mask"], mask, len(classes))
+    write_mask(directory / files["mask"], mask)
     plots_look.masked(directory / files["overlay"], np.asarray(picture), mask, classes)
     share = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
     found = [{"name": classes[i], "share": float(share[i])} for i in np.argsort(-share, kind="stable") if share[i]]
@@ -106,11 +108,12 @@ def written(
     return {"file": str(path), **files, "size": list(mask.shape), "classes": found}
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], classes: int) -> None:
-    """Write class indices (H, W) as an 8-bit palette PNG: its pixels are the indices, its colours those of overlays."""
+def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+    """Write class indices (H, W) as a palette PNG: its pixels are the indices, its colours those of overlays."""
     image = Image.fromarray(mask)
-    image.putpalette((plots.palette(classes) * 255).round().astype(np.uint8).ravel().tolist())
-    atomic.write(path, lambda temporary: image.save(temporary, format="PNG", bits=8))
+    colours = plots.palette(MASK_VALUES)  # all of them, for a PNG of fewer would have less than 8 bits
+    image.putpalette((colours * 255).round().astype(np.uint8).ravel().tolist())
+    atomic.write(path, lambda temporary: image.save(temporary, format="PNG"))
 
 
 def check_whole_images(settings: PredictSettings) -> None:
