@@ -69,7 +69,7 @@ def explain(cfg: Config, directory: Path) -> None:
         record["parts"] = [numbers(part) for part in found]
         draw(directory / record["picture"], image, record, found)
         explained.append(record)
-        entropies = (f"{part['name']} {part['mean_entropy']:.2f}" for part in record["parts"])
+        entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
         print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
     atomic.write_text(directory / "explain.json", json.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
@@ -205,15 +205,18 @@ def draw(path: Path, image: Tensor, record: dict[str, Any], found: list[Looks]) 
     """The sheet of an image (3, H, W) as the model sees it: attention and interaction of every token."""
     rows = []
     for part, said in zip(found, record["parts"], strict=True):
-        captions = [f"{i}: {token['entropy']:.2f}" for i, token in enumerate(said["tokens"], start=1)]
-        heading = f"{part.name}, attention\nmean {said['mean_entropy']:.2f}, uniform {said['uniform_entropy']:.2f}"
+        captions = [f"{i}: {token['entropy']:.3f}" for i, token in enumerate(said["tokens"], start=1)]
+        heading = f"{part.name}, attention\nmean {said['mean_entropy']:.3f} of {said['uniform_entropy']:.3f}"
         rows.append(plots_look.Heat(heading, [*part.attention.numpy()], captions))
         if part.interaction is not None:
             captions = [str(i) for i, _ in enumerate(captions, start=1)]
             rows.append(plots_look.Heat("interaction", [*part.interaction.numpy()], captions))
-    title = record["file"]
+    title = Path(record["file"]).name
     if "predicted" in record:
         title += f": {record['predicted']['name']} {record['predicted']['probability']:.1%}"
-    title += "\nThe number after a token's is the entropy of its attention in nats. "
-    title += "Each map has its own range of colours: red is its highest value, blue its lowest."
+    tokens = max(len(part.attention) for part in found)
+    if tokens > plots_look.MAX_TOKENS:
+        title += f"; the first {plots_look.MAX_TOKENS} of {tokens} tokens"
+    title += "\nBeside a token's number the entropy of its attention in nats; beside their mean that of a uniform one."
+    title += "\nEach map has its own range of colours: red is its highest value, blue its lowest."
     plots_look.token_sheet(path, denormalise(image).permute(1, 2, 0).numpy(), title, rows)

@@ -15,6 +15,8 @@ from visual_transformers.plots import MAX_LEGEND, grid, overlay, palette, save
 OVERLAY_INCHES = 8.0
 """Longer side of an overlay; the shorter one has at least a quarter of it."""
 PANEL_INCHES = 1.4
+TITLE_INCHES = 7.5
+"""Least width of a sheet, so that its title fits."""
 MAX_TOKENS = 32
 """Tokens drawn in a row of a sheet."""
 MAX_PIXELS = 400
@@ -64,10 +66,10 @@ def token_sheet(path: Path, image: NDArray[np.uint8], title: str, rows: list[Hea
     height, width = image.shape[:2]
     columns = 1 + min(MAX_TOKENS, max(len(row.maps) for row in rows))
     panel = PANEL_INCHES * min(max(width / height, 0.5), 2.0)
-    figure = Figure(figsize=(columns * panel, len(rows) * (PANEL_INCHES + 0.25) + 0.6))
+    figure = Figure(figsize=(max(columns * panel, TITLE_INCHES), len(rows) * (PANEL_INCHES + 0.35) + 0.6))
     panels = figure.subplots(len(rows), columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.005, right=0.995, bottom=0.01, top=1 - 0.75 / figure.get_figheight(), wspace=0.04, hspace=0.22
+        left=0.005, right=0.995, bottom=0.01, top=1 - 0.75 / figure.get_figheight(), wspace=0.04, hspace=0.32
     )
     figure.suptitle(title, fontsize=8, x=0.005, y=1 - 0.08 / figure.get_figheight(), ha="left", va="top")
     step = -(-max(height, width) // MAX_PIXELS)
