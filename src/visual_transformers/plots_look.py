@@ -66,10 +66,10 @@ def token_sheet(path: Path, image: NDArray[np.uint8], title: str, rows: list[Hea
     height, width = image.shape[:2]
     columns = 1 + min(MAX_TOKENS, max(len(row.maps) for row in rows))
     panel = PANEL_INCHES * min(max(width / height, 0.5), 2.0)
-    figure = Figure(figsize=(max(columns * panel, TITLE_INCHES), len(rows) * (PANEL_INCHES + 0.35) + 0.6))
+    figure = Figure(figsize=(max(columns * panel, TITLE_INCHES), len(rows) * (PANEL_INCHES + 0.35) + 0.75))
     panels = figure.subplots(len(rows), columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.005, right=0.995, bottom=0.01, top=1 - 0.75 / figure.get_figheight(), wspace=0.04, hspace=0.32
+        left=0.005, right=0.995, bottom=0.01, top=1 - 0.95 / figure.get_figheight(), wspace=0.04, hspace=0.32
     )
     figure.suptitle(title, fontsize=8, x=0.005, y=1 - 0.08 / figure.get_figheight(), ha="left", va="top")
     step = -(-max(height, width) // MAX_PIXELS)
