@@ -13,10 +13,11 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visual_transformers import explain, export, predict, profile, runner
+from visual_transformers import cost_report, explain, export, predict, profile, runner
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
 from visual_transformers.errors import Interrupted, UserError
 from visual_transformers.models import weights
@@ -43,7 +44,10 @@ def run(cfg: DictConfig) -> float | None:
     if cfg.get("mode") in USES_A_TRAINED_MODEL and (trained := trained_settings(OmegaConf.select(cfg, "weights.file"))):
         adopt(cfg, trained, list(hydra_config.overrides.task))
     config = checked(cfg)
-    return MODES[config.mode](config, Path(hydra_config.runtime.output_dir))
+    score = MODES[config.mode](config, Path(hydra_config.runtime.output_dir))
+    if config.mode == "profile" and hydra_config.mode is RunMode.MULTIRUN:
+        cost_report.gather(Path(hydra_config.sweep.dir))
+    return score
 
 
 def trained_settings(file: str | None) -> dict[str, Any] | None:

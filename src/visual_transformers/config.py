@@ -254,8 +254,8 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
     if kind and str(cfg.task.get("metric")) not in task.metrics:
         yield f"task.metric={cfg.task.get('metric')}: {kind} has {', '.join(task.metrics)}"
     for path, least in AT_LEAST.items():
-        if (value := _number(cfg, path)) is not None and value < least:
-            yield f"{path}={value}: must be at least {least}"
+        if (value := _number(cfg, path)) is not None and not least <= value < math.inf:
+            yield f"{path}={value}: must be at least {least}, and finite"
     for path in ABOVE_0:
         if (value := _number(cfg, path)) is not None and not 0 < value < math.inf:
             yield f"{path}={value}: must be above 0, and finite"
@@ -267,6 +267,9 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
         yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; leave it out"
     if cfg.get("mode") in ("predict", "explain") and not cfg.get("input"):
         yield f"input is not set, but mode={cfg.mode} needs images; name a file, a folder or a quoted glob"
+    size = OmegaConf.select(cfg, "profile.image_size")
+    if isinstance(size, ListConfig) and (len(size) != 2 or any(isinstance(n, int) and n < 1 for n in size)):
+        yield f"profile.image_size={size}: expected height and width, each at least 1, as in [224,224]"
     if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
     if not 0 <= (_number(cfg, "predict.overlap") or 0) < 1:
@@ -290,6 +293,10 @@ AT_LEAST = {
     "data.batch_size": 1,
     "data.eval_batch_size": 1,
     "data.check_files": 0,
+    "profile.classes": 1,
+    "profile.batch_size": 1,
+    "profile.seconds": 0,
+    "profile.repeats": 1,
     "hardware.workers": 0,
     "hardware.threads": 1,
 }

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves of its scores, and samples with their truth and prediction."""
+"""Pictures of a run: curves of its scores, samples with their truth and prediction, what its model costs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from visual_transformers import atomic
+from visual_transformers.cost import Latency
 
 COLUMNS = 4
 MAX_LEGEND = 24
@@ -75,6 +76,46 @@ def segmented(
     save(figure, path)
 
 
+def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times: dict[str, Latency]) -> None:
+    """Multiply-adds of each part, stacked, one bar a form of the model; and bars of the latencies, if any."""
+    figure = Figure(figsize=(10 if times else 6, 5), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    axes = figure.subplots(1, 2 if times else 1, squeeze=False).ravel().tolist()
+    parts = list(dict.fromkeys(part for counts in macs.values() for part in counts))
+    bottom = np.zeros(len(macs))
+    for part, colour in zip(parts, palette(len(parts)), strict=True):
+        heights = np.array([counts.get(part, 0) / 1e9 for counts in macs.values()])
+        axes[0].bar(list(macs), heights, bottom=bottom, color=colour, label=part, width=0.6)
+        bottom += heights
+    axes[0].set(ylabel="GMACs of one image")
+    axes[0].legend(reverse=True, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    if times:
+        axes[1].barh(list(times), [1e3 * t.median for t in times.values()], xerr=_quartiles(*times.values()), capsize=4)
+        axes[1].invert_yaxis()
+        axes[1].set(xlabel="ms a batch: median and quartiles")
+    save(figure, path)
+
+
+def cost_of_models(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> None:
+    """Multiply-adds of an image against the latency of a batch's forward pass; bars where a latency is missing."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    timed = {label: (macs, time) for label, (macs, time) in costs.items() if time}
+    if len(timed) < len(costs):
+        axes.barh(list(costs), [macs / 1e9 for macs, _ in costs.values()])
+        axes.invert_yaxis()
+        axes.set(xlabel="GMACs of one image")
+    else:
+        for i, (label, (macs, time)) in enumerate(timed.items()):
+            marker = f"C{i % 10}{'osD^v'[i // 10 % 5]}"
+            axes.errorbar(macs / 1e9, 1e3 * time.median, yerr=_quartiles(time), fmt=marker, capsize=4, label=label)
+        axes.set(xlabel="GMACs of one image", ylabel="forward pass, ms a batch: median and quartiles")
+        axes.set(xlim=(0, None), ylim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    save(figure, path)
+
+
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.int64], colours: NDArray[np.float64]) -> NDArray[np.float64]:
     """An image in 0 to 1 under the colours of its mask; pixels of no class stay as they are."""
     picture = image / 255.0
@@ -87,6 +128,11 @@ def palette(count: int) -> NDArray[np.float64]:
     """Colours (count, 3) that stay apart: hues by the golden ratio, in three strengths."""
     index = np.arange(count)
     return hsv_to_rgb(np.stack([index * 0.618 % 1, 1 - 0.25 * (index % 3), 1 - 0.2 * (index // 3 % 3)], axis=1))
+
+
+def _quartiles(*times: Latency) -> NDArray[np.float64]:
+    """How far the quartiles lie below and above the medians: (2, N), milliseconds."""
+    return 1e3 * np.array([[t.median - t.lower for t in times], [t.upper - t.median for t in times]])
 
 
 def grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:

@@ -41,11 +41,8 @@ class Results:
         """Leave summary.json (`about` and the scores), classes.csv and samples.png."""
         summary = json.dumps(about | {"scores": self.scores}, indent=2)
         atomic.write_text(directory / "summary.json", summary + "\n")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["class", *self._columns])
-        writer.writerows([name, *row.values()] for name, row in self.classes.items())
-        atomic.write_text(directory / "classes.csv", text.getvalue())
+        rows = [{"class": name, **row} for name, row in self.classes.items()]
+        atomic.write_text(directory / "classes.csv", csv_text(rows))
         if self.pictures:
             self._draw(directory / "samples.png")
 
@@ -74,3 +71,32 @@ class Results:
         targets, predictions = ([getattr(p, name).numpy() for p in self.pictures] for name in ("target", "prediction"))
         draw = plots.classified if targets[0].ndim == 0 else plots.segmented
         draw(path, images, targets, predictions, list(self.classes))
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV with a header; a row may lack columns that others have."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Rows as a Markdown table; a row may lack columns that others have."""
+    columns = _columns(rows)
+    lines = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def print_table(title: str, rows: list[dict[str, str]]) -> None:
+    """Print rows as a table; a row may lack columns that others have."""
+    columns = _columns(rows)
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in columns))
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
