@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from visual_transformers.tasks import Task
@@ -138,7 +137,8 @@ def without_data(model: nn.Module) -> tuple[FakeTensorMode, nn.Module]:
 def activation_bytes(work: Workload) -> int:
     """Bytes that autograd keeps of one forward pass and loss in training mode for the backward pass.
 
-    Each storage counts once; parameters and buffers do not, but the images do, as the first layer's input.
+    Each storage counts once; parameters and buffers do not, but the images do, as the first layer's input, and so do
+    the copies that autocast makes of parameters.
     """
     work.model.train()
     model = [*work.model.parameters(), *work.model.buffers()]
@@ -238,6 +238,8 @@ def latency(work: Callable[[], object], *, seconds: float, repeats: int) -> Late
     torch's Timer waits for a CUDA device before it reads the clock. Of work that takes far below a millisecond
     each measurement is the mean of several repetitions.
     """
+    from torch.utils.benchmark import Timer  # takes its time, and looks for compilers
+
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
     once = timer.timeit(1).median
     times = list(timer.blocked_autorange(min_run_time=max(seconds, repeats * once)).times)

@@ -1,4 +1,4 @@
-"""What `mode=profile` leaves: files, a picture and a table of one model's costs, or of a sweep's models side by side."""
+"""What `mode=profile` leaves: files, a picture and a table of a model's costs, or of a sweep's models side by side."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def write(report: Report, directory: Path) -> None:
     rows = part_rows(report)
     atomic.write_text(directory / "profile.csv", csv_text(rows))
     title = f"{report['name']}: {on_what(report)}"
-    by_part = [{name: str(value) for name, value in row.items()} for row in rows]
+    total = {name: sum(row.get(name, 0) for row in rows) for name in rows[0] if name != "part"}
+    by_part = [{name: str(value) for name, value in row.items()} for row in (*rows, {"part": "total"} | total)]
     summary = [{"": name, "value": value} for name, value in shown([model_row(report)])[0].items()]
     atomic.write_text(
         directory / "profile.md", f"# {title}\n\n{markdown_table(summary)}\n{markdown_table(by_part)}\n{NOTE}\n"
@@ -71,10 +72,10 @@ def on_what(report: Report) -> str:
 
 
 def part_rows(report: Report) -> list[Row]:
-    """One row a part and one for the whole: parameters, MACs and FLOPs, of each form that there is."""
+    """One row a part: its parameters, its MACs and FLOPs in each form that there is; together they are the whole."""
     rows: dict[str, Row] = {}
     for form, found in report["forms"].items():
-        for part in (*found["parts"], found | {"name": "total"}):
+        for part in found["parts"]:
             row = rows.setdefault(part["name"], {"part": part["name"], "parameters": part["parameters"]})
             row |= {column(quantity, form): part[quantity] for quantity in ("macs", "flops")}
     return list(rows.values())
@@ -147,7 +148,8 @@ def gather(directory: Path) -> None:
     atomic.write_text(directory / "profile.md", f"{markdown_table(table)}\n{NOTE}\n\n{on}\n")
     plots.cost_of_models(directory / "profile.png", points(labels, reports))
     turned = [{"": name} | {row["model"]: row[name] for row in table} for name in table[0] if name != "model"]
-    print_table(f"{len(reports)} profiles, side by side in {directory}", turned)
+    if len(reports) > 1:
+        print_table(f"{len(reports)} profiles, side by side in {directory}", turned)
 
 
 def told_apart(reports: list[Report], folders: list[str]) -> list[str]:

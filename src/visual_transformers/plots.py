@@ -83,9 +83,9 @@ def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times:
     axes = figure.subplots(1, 2 if times else 1, squeeze=False).ravel().tolist()
     parts = list(dict.fromkeys(part for counts in macs.values() for part in counts))
     bottom = np.zeros(len(macs))
-    for part, colour in zip(parts, palette(len(parts)), strict=True):
+    for part in parts:
         heights = np.array([counts.get(part, 0) / 1e9 for counts in macs.values()])
-        axes[0].bar(list(macs), heights, bottom=bottom, color=colour, label=part, width=0.6)
+        axes[0].bar(list(macs), heights, bottom=bottom, label=part, width=0.6)
         bottom += heights
     axes[0].set(ylabel="GMACs of one image")
     axes[0].legend(reverse=True, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
@@ -110,7 +110,8 @@ def cost_of_models(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> 
             marker = f"C{i % 10}{'osD^v'[i // 10 % 5]}"
             axes.errorbar(macs / 1e9, 1e3 * time.median, yerr=_quartiles(time), fmt=marker, capsize=4, label=label)
         axes.set(xlabel="GMACs of one image", ylabel="forward pass, ms a batch: median and quartiles")
-        axes.set(xlim=(0, None), ylim=(0, None))
+        axes.update_datalim([(0, 0)])  # the axes begin at 0, and lengths can be compared
+        axes.autoscale_view()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     save(figure, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import platform
 from dataclasses import asdict
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from visual_transformers import cost_report
-from visual_transformers.config import blamed_on, build
+from visual_transformers.config import allowed_object, blamed_on, build
 from visual_transformers.cost import (
     Workload,
     activation_bytes,
@@ -31,7 +32,7 @@ from visual_transformers.training.hardware import Hardware
 def profile(cfg: Config, directory: Path) -> None:
     """Count, compute and time what the model costs, on random images, and leave it in `profile/`.
 
-    A model with a key `reassociate` that is true is taken apart a second time as the equations are written.
+    A model that re-associates its products is profiled a second time as the equations are written.
 
     Raises:
         UserError: if the model cannot take or be trained on such images, or the device's memory is too small.
@@ -47,12 +48,14 @@ def profile(cfg: Config, directory: Path) -> None:
 def forms(node: Node) -> dict[str, Node]:
     """The model's node in each form to profile, the configured one first.
 
-    Those are `reassociated` and `literal`, or `literal` alone; `plain` where the model has no key `reassociate`.
+    A model with an argument `reassociate` is profiled as `reassociated` and `literal`, or, where it is false, as
+    `literal` alone; any other model is `plain`.
     """
-    if "reassociate" not in node:
+    known = inspect.signature(allowed_object(node["_target_"], "model")).parameters
+    if "reassociate" not in known:
         return {"plain": node}
     literal = {"literal": node | {"reassociate": False}}
-    return {"reassociated": node} | literal if node["reassociate"] else literal
+    return {"reassociated": node} | literal if node.get("reassociate", known["reassociate"].default) else literal
 
 
 def conditions(cfg: Config, hardware: Hardware) -> Report:
