@@ -33,7 +33,19 @@ PER_MODEL = {
     "literal training step, ms": ("literal_step_seconds", 1e3),
     "literal training step IQR, ms": ("literal_step_iqr_seconds", 1e3),
 }
-"""What the tables show of a model: heading, column of profile.csv, scale."""
+"""What the tables show of a model: heading, column of its row in a profile.csv, scale."""
+PER_PART = {
+    "part": "part",
+    "parameters": "parameters",
+    "MACs literal": "macs_literal",
+    "MACs re-associated": "macs_reassociated",
+}
+"""The same of a part: heading and column of its profile.csv."""
+NOTE = (
+    "MACs and FLOPs (2 x MACs) are of one image in evaluation mode: convolutions and matrix products, without biases, "
+    "norms, activations and interpolation. Memory and latencies are of the whole batch, and of the model as it was "
+    "configured unless they are called literal; latencies are medians, with their interquartile range (IQR)."
+)
 
 
 def write(report: Report, directory: Path) -> None:
@@ -43,7 +55,10 @@ def write(report: Report, directory: Path) -> None:
     atomic.write_text(directory / "profile.csv", csv_text(rows))
     title = f"{report['name']}: {on_what(report)}"
     total = {name: sum(row.get(name, 0) for row in rows) for name in rows[0] if name != "part"}
-    by_part = [{name: str(value) for name, value in row.items()} for row in (*rows, {"part": "total"} | total)]
+    by_part = [
+        {heading: str(row[name]) for heading, name in PER_PART.items() if name in row}
+        for row in (*rows, {"part": "total"} | total)
+    ]
     summary = [{"": name, "value": value} for name, value in shown([model_row(report)])[0].items()]
     atomic.write_text(
         directory / "profile.md", f"# {title}\n\n{markdown_table(summary)}\n{markdown_table(by_part)}\n{NOTE}\n"
@@ -52,13 +67,6 @@ def write(report: Report, directory: Path) -> None:
     plots.cost_by_part(directory / "profile.png", title, macs, times(report))
     print_table(title, summary)
     print_table(f"left in {directory}; by part:", by_part)
-
-
-NOTE = (
-    "MACs and FLOPs (2 x MACs) are of one image in evaluation mode: convolutions and matrix products, without biases, "
-    "norms, activations and interpolation. Memory and latencies are of the whole batch; latencies are medians, with "
-    "their interquartile range (IQR)."
-)
 
 
 def on_what(report: Report) -> str:
