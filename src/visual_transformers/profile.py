@@ -81,7 +81,10 @@ def conditions(cfg: Config, hardware: Hardware) -> Report:
 
 
 def costs(cfg: Config, node: Node, hardware: Hardware, task: Task) -> Report:
-    """What one form of the model costs; latencies are null where `profile.seconds` is 0."""
+    """What one form of the model costs; latencies are null where `profile.seconds` is 0.
+
+    Activations and a computed peak are those of the model uncompiled, whatever `hardware.compile` says.
+    """
     asked, target = cfg.profile, node["_target_"]
     model = build(node, "model", num_classes=asked.classes)
     image = torch.empty(1, 3, *asked.image_size, device="meta")
