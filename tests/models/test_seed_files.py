@@ -72,6 +72,6 @@ def test_other_class_count_is_refused_without_the_advice_to_choose_the_model_at_
     seed_net: Build, name: str
 ) -> None:
     file = weights.WeightFile(Path("seed.pth"), seed_net(name, classes=12).state_dict())
-    with pytest.raises(WeightsError, match="(?s)2 of another shape.*backbone_only=true") as caught:
+    with pytest.raises(WeightsError, match=r"(?s)2 of another shape.*backbone_only=true") as caught:
         weights.load(VARIANTS[name](), file, backbone_only=False, classes=CLASSES)
     assert "model=" not in str(caught.value)
