@@ -75,3 +75,10 @@ def test_other_class_count_is_refused_without_the_advice_to_choose_the_model_at_
     with pytest.raises(WeightsError, match=r"(?s)2 of another shape.*backbone_only=true") as caught:
         weights.load(VARIANTS[name](), file, backbone_only=False, classes=CLASSES)
     assert "model=" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["panoptic_fpn", "vt_fpn"])
+def test_a_segmenters_file_brings_a_note_on_its_labels(seed_net: Build, name: str) -> None:
+    file = weights.WeightFile(Path("seed.pth"), seed_net(name).state_dict())
+    said = weights.load(VARIANTS[name](), file, backbone_only=False, classes=CLASSES)
+    assert "output i is class i + 1 of COCO-Stuff's 91 stuff classes" in str(said)

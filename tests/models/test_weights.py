@@ -417,6 +417,39 @@ def test_a_detectors_backbone_goes_into_a_token_pyramid_alone() -> None:
     assert "pyramid.fpn.* (16)" in str(said)
 
 
+@pytest.mark.parametrize(
+    ("name", "build", "model"),
+    [
+        ("resnet18", vt_resnet18, "resnet18"),
+        ("vt_resnet18", vt_resnet18, "seed_vt_resnet18"),
+        ("panoptic_fpn", panoptic_fpn, "seed_panoptic_fpn"),
+        ("vt_fpn", vt_fpn, "seed_vt_fpn"),
+    ],
+)
+def test_a_reference_file_into_another_model_is_refused_with_the_model_to_choose(
+    seed_net: Callable[..., nn.Module], name: str, build: Callable[..., nn.Module], model: str
+) -> None:
+    said = message(build(num_classes=10), given(seed_net(name)), classes=list("abcdefghij"))
+    assert f"\nthis file of the reference implementation is for model={model}\nset weights.backbone_only=true" in said
+
+
+@torch.inference_mode()
+def test_a_reference_files_backbone_gives_its_feature_maps(seed_net: Callable[..., nn.Module]) -> None:
+    net, model = seed_net("vt_fpn").double(), panoptic_fpn(num_classes=3).double().eval()
+    weights.load(model, given(net), backbone_only=True, classes=CLASSES)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    for actual, expected in zip(model.backbone(images).values(), net.backbone(images), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_a_reference_files_bottlenecks_are_refused_where_the_stride_is_in_the_first_convolution(
+    seed_net: Callable[..., nn.Module],
+) -> None:
+    model = panoptic_fpn(num_classes=3)
+    model.backbone.stride_in_1x1 = True
+    assert "set model.stride_in_1x1=false" in message(model, given(seed_net("vt_fpn")), backbone_only=True)
+
+
 def test_the_stride_in_the_first_convolution_brings_a_hint_for_a_resnets_file() -> None:
     model = panoptic_fpn(num_classes=3)
     model.backbone.stride_in_1x1 = True

@@ -79,7 +79,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 DETECTION: tuple[Rule, ...] = (
     (r"^backbone\.body\.", "backbone."),
     (r"^backbone\.fpn\.", "pyramid.fpn."),
-    (r"^(pyramid\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),  # written before torchvision 0.13
+    (r"^(pyramid\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),  # older files lack the 0
 )
 
 SEED_MODELS = (
