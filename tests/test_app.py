@@ -28,7 +28,11 @@ def command(tmp_path):
 def test_help_shows_the_groups_their_options_and_five_examples(command):
     text = command("--help").stdout
     assert text.count("  python -m visual_transformers") == 5
-    for line in ("model: panoptic_fpn, resnet18, vt_fpn, vt_resnet18", "hardware: cpu, gpu", "task: classification"):
+    for line in (
+        "model: panoptic_fpn, panoptic_fpn_r101, resnet101, resnet18",
+        "hardware: cpu, gpu",
+        "task: classification",
+    ):
         assert line in text
     for recipe in (Path(__file__).parents[1] / "experiments" / "recipe").glob("*.yaml"):
         assert recipe.stem in text

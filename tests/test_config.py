@@ -115,8 +115,8 @@ def test_an_allowed_target_is_built_with_its_keys_and_what_is_supplied():
 
 @pytest.mark.parametrize("setting", [{"tokens": -3}, {"tokens": 0}, {"token_groups": 0}, {"channels": 0}])
 def test_sizes_that_no_model_can_have_are_refused(setting):
-    with pytest.raises(ConfigError, match=r"^model: visual_transformers\.models\.vt_resnet18 refuses"):
-        build({"_target_": "visual_transformers.models.vt_resnet18"} | setting, "model", num_classes=3)
+    with pytest.raises(ConfigError, match=r"^model: visual_transformers\.models\.VTResNet refuses"):
+        build({"_target_": "visual_transformers.models.VTResNet"} | setting, "model", num_classes=3)
 
 
 def test_what_a_target_refuses_is_said_with_its_path():

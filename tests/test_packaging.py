@@ -32,7 +32,7 @@ def test_the_wheel_carries_the_configuration_and_composes_it_anywhere(tmp_path):
     elsewhere.mkdir()
     command = [str(clean / "bin" / "visual-transformers"), "+recipe=imagenette64", "data.root=x", "--cfg", "job"]
     composed = subprocess.run(command, cwd=elsewhere, check=True, capture_output=True, text=True).stdout
-    assert "_target_: visual_transformers.models.vt_resnet18" in composed
+    assert "_target_: visual_transformers.models.VTResNet" in composed
     where = [str(python), "-c", "import visual_transformers; print(visual_transformers.__file__)"]
     assert str(clean) in subprocess.run(where, cwd=elsewhere, capture_output=True, text=True, check=True).stdout
 

@@ -199,7 +199,7 @@ def test_a_resnet_s_file_gives_its_backbone_to_a_vt_model(tmp_path):
 
 def test_training_can_start_from_the_backbone_of_a_file(tiny, finished, tmp_path, capsys):
     path = finished / "checkpoints" / "best.safetensors"
-    runner.train(tiny(f"weights={path}", "weights.backbone_only=true", "model.tokens=8", "training.epochs=1",
+    runner.train(tiny(f"weights.file={path}", "weights.backbone_only=true", "model.tokens=8", "training.epochs=1",
                       "schedule.warmup_epochs=0"), tmp_path)  # fmt: skip
     assert "keep their initial values" in capsys.readouterr().out
 

@@ -76,7 +76,7 @@ def test_vt_fpns_pyramid_sums_its_projected_laterals_top_down() -> None:
 
 
 def test_semantic_branch_is_the_published_one() -> None:
-    branch = SemanticBranch(16, 64, CLASSES, levels=4)
+    branch = SemanticBranch([16] * 4, 64, CLASSES)
     levels = feature_maps((16, 16, 16, 16), 64, 96, batch=2)
     w = dict(branch.named_parameters())
     for parameter in w.values():

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from visual_transformers.models import resnet18, vt_resnet18
-from visual_transformers.models.resnet import BACKBONES, STEM_STRIDES, ResNet, ResNetClassifier, VTResNet
+from visual_transformers.models.resnet import BACKBONES, STEM_STRIDES, ResNet, ResNetClassifier
+from visual_transformers.models.vt_resnet import VTResNet
 
 CLASSES = 5
 STRIDES = {"resnet18": 32, "vt_resnet18": 16}
@@ -184,7 +185,7 @@ def test_second_tokenizer_gets_the_tokens_after_the_transformer() -> None:
     model = small_vt()
     transformer, tokenizer = recorded(model.vt[0].transformer), recorded(model.vt[1].tokenizer)
     model(torch.randn(2, 3, 64, 64))
-    assert torch.equal(tokenizer[0][0][1], transformer[0][1])
+    assert torch.equal(tokenizer[0][0][2], transformer[0][1])
 
 
 def test_projector_gets_the_tokens_after_the_transformer() -> None:

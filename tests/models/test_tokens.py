@@ -9,19 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visual_transformers.models.tokens import (
-    FilterTokenizer,
-    PointwiseConv,
-    Projector,
-    RecurrentTokenizer,
-    TokenTransformer,
-    VTModule,
-    VTPyramid,
-    pixel_groups,
-    to_pixels,
-)
+from visual_transformers.models.pointwise import PointwiseConv, pixel_groups
+from visual_transformers.models.token_mixing import TokenTransformer
+from visual_transformers.models.tokenizers import FilterTokenizer, RecurrentTokenizer, TokenizerOptions
+from visual_transformers.models.tokens import Projector, VTDesign, VTModule, VTPyramid, to_pixels
 
 BATCH, PIXELS, CHANNELS, TOKENS, TOKEN_CHANNELS = 2, 15, 8, 3, 12
+SIZE = (3, 5)
+WAYS = pytest.mark.parametrize("reassociate", [True, False], ids=["re-associated", "literal"])
 
 Weights = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
@@ -125,18 +120,24 @@ def test_pointwise_conv_transposed_is_its_adjoint(groups: int) -> None:
     )  # <W x, y> = <x, W^T y>
 
 
+@WAYS
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_filter_tokenizer_follows_its_equation(groups: int) -> None:
-    module = spread(FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS, groups))
-    assert_same_function(module, lambda x: [module(x)], lambda w, x: [filter_tokens(w, x.mT, groups).mT], pixels())
+def test_filter_tokenizer_follows_its_equation(groups: int, reassociate: bool) -> None:
+    options = TokenizerOptions(groups=groups, reassociate=reassociate)
+    module = spread(FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS, options))
+    assert_same_function(
+        module, lambda x: [module(x, SIZE)], lambda w, x: [filter_tokens(w, x.mT, groups).mT], pixels()
+    )
 
 
+@WAYS
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_recurrent_tokenizer_follows_its_equation(groups: int) -> None:
-    module = spread(RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, groups))
+def test_recurrent_tokenizer_follows_its_equation(groups: int, reassociate: bool) -> None:
+    options = TokenizerOptions(groups=groups, reassociate=reassociate)
+    module = spread(RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, options))
     assert_same_function(
         module,
-        lambda x, t: [module(x, t)],
+        lambda x, t: [module(x, SIZE, t)],
         lambda w, x, t: [recurrent_tokens(w, x.mT, t.mT, groups).mT],
         pixels(),
         tokens(),
@@ -149,10 +150,11 @@ def test_transformer_follows_its_equations(groups: int) -> None:
     assert_same_function(module, lambda t: [module(t)], lambda w, t: [transform(w, t.mT, groups).mT], tokens())
 
 
+@WAYS
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("out_channels", [CHANNELS, 2 * CHANNELS], ids=["same channels", "more channels"])
-def test_projector_follows_its_equation(groups: int, out_channels: int) -> None:
-    module = spread(Projector(CHANNELS, out_channels, TOKEN_CHANNELS, groups))
+def test_projector_follows_its_equation(groups: int, out_channels: int, reassociate: bool) -> None:
+    module = spread(Projector(CHANNELS, out_channels, TOKEN_CHANNELS, groups, reassociate=reassociate))
     assert_same_function(
         module,
         lambda x, t: [module(x, t)],
@@ -162,29 +164,26 @@ def test_projector_follows_its_equation(groups: int, out_channels: int) -> None:
     )
 
 
+def design(group_width: int, token_groups: int) -> VTDesign:
+    return VTDesign(tokens=TOKENS, token_channels=TOKEN_CHANNELS, group_width=group_width, token_groups=token_groups)
+
+
 @pytest.mark.parametrize(("group_width", "token_groups"), [(8, 1), (4, 2)])
 def test_chain_of_three_modules_follows_the_equations(group_width: int, token_groups: int) -> None:
     sizes = [(8, 16), (16, 16), (16, None)]
+    chosen = design(group_width, token_groups)
     chain = spread(
         nn.ModuleList(
-            VTModule(
-                in_channels=before,
-                out_channels=after,
-                tokens=TOKENS,
-                token_channels=TOKEN_CHANNELS,
-                recurrent=i > 0,
-                group_width=group_width,
-                token_groups=token_groups,
-            )
+            VTModule(chosen, in_channels=before, out_channels=after, tokenizer="recurrent" if i else "first")
             for i, (before, after) in enumerate(sizes)
         )
     )
 
     def actual(x: Tensor) -> list[Tensor]:
-        x1, t1 = chain[0](x)
-        x2, t2 = chain[1](x1, t1)
-        x3, t3 = chain[2](x2, t2)
-        assert x3 is None
+        x1, t1 = chain[0](x, SIZE, None)
+        x2, t2 = chain[1](x1, SIZE, t1)
+        x3, t3 = chain[2](x2, SIZE, t2)
+        assert x3 is x2
         return [x1, t1, x2, t2, t3]
 
     def oracle(w: Weights, x: Tensor) -> list[Tensor]:
@@ -205,16 +204,7 @@ def test_chain_of_three_modules_follows_the_equations(group_width: int, token_gr
 
 
 def small_pyramid(group_width: int = 4, token_groups: int = 2) -> VTPyramid:
-    return spread(
-        VTPyramid(
-            channels=CHANNELS,
-            levels=3,
-            tokens=TOKENS,
-            token_channels=TOKEN_CHANNELS,
-            group_width=group_width,
-            token_groups=token_groups,
-        )
-    )
+    return spread(VTPyramid(design(group_width, token_groups), [CHANNELS] * 3))
 
 
 def pyramid_levels(batch: int = BATCH) -> list[Tensor]:
@@ -245,23 +235,23 @@ def assert_sums_to_one(attention: Tensor, dim: int, shape: tuple[int, ...]) -> N
     assert attention.shape == shape
     assert (attention > 0).all()
     torch.testing.assert_close(attention.sum(dim), torch.ones_like(attention.sum(dim)), rtol=1e-12, atol=0)
-    others = [d for d in (1, 2) if d != dim]
+    others = [d for d in range(1, attention.ndim) if d != dim and attention.shape[d] > 1]
     assert all((attention.sum(d) - 1).abs().max() > 0.1 for d in others)
 
 
 def test_filter_tokenizer_attention_sums_to_one_over_pixels() -> None:
     module = spread(FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS))
-    assert_sums_to_one(module.attention(pixels()), 1, (BATCH, PIXELS, TOKENS))
+    assert_sums_to_one(module.attention(pixels(), SIZE), 1, (BATCH, PIXELS, TOKENS))
 
 
 def test_recurrent_tokenizer_attention_sums_to_one_over_pixels() -> None:
-    module = spread(RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, groups=2))
-    assert_sums_to_one(module.attention(pixels(), tokens()), 1, (BATCH, PIXELS, TOKENS))
+    module = spread(RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, TokenizerOptions(groups=2)))
+    assert_sums_to_one(module.attention(pixels(), SIZE, tokens()), 1, (BATCH, PIXELS, TOKENS))
 
 
 def test_transformer_attention_sums_to_one_over_keys() -> None:
     module = spread(TokenTransformer(TOKEN_CHANNELS, groups=2))
-    assert_sums_to_one(module.attention(tokens()), 2, (BATCH, TOKENS, TOKENS))
+    assert_sums_to_one(module.attention(tokens()), 3, (BATCH, 1, TOKENS, TOKENS))
 
 
 def test_transformer_attention_row_answers_one_query() -> None:
@@ -271,40 +261,33 @@ def test_transformer_attention_row_answers_one_query() -> None:
         module.key.weight[0, 0] = module.query.weight[0, 0] = 1.0  # logits: product of the tokens' first channels
     logits = t[0, :, :1] @ module.key.weight[:1, :1] @ (t[0] @ module.query.weight[0])[None, :]  # (keys, queries)
     expected = torch.softmax(logits.T / math.sqrt(TOKEN_CHANNELS / 2), dim=1)
-    torch.testing.assert_close(module.attention(t)[0], expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(module.attention(t)[0, 0], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_projector_attention_sums_to_one_over_tokens() -> None:
     module = spread(Projector(CHANNELS, 2 * CHANNELS, TOKEN_CHANNELS, groups=2))
-    assert_sums_to_one(module.attention(pixels(), tokens()), 2, (BATCH, PIXELS, TOKENS))
+    assert_sums_to_one(module.attention(pixels(), tokens()), 3, (BATCH, 1, PIXELS, TOKENS))
 
 
 def small_module(*, recurrent: bool) -> VTModule:
-    return spread(
-        VTModule(
-            in_channels=CHANNELS,
-            out_channels=2 * CHANNELS,
-            tokens=TOKENS,
-            token_channels=TOKEN_CHANNELS,
-            recurrent=recurrent,
-            group_width=4,
-            token_groups=2,
-        )
-    )
+    tokenizer = "recurrent" if recurrent else "first"
+    return spread(VTModule(design(4, 2), in_channels=CHANNELS, out_channels=2 * CHANNELS, tokenizer=tokenizer))
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_permuting_pixels_leaves_a_modules_tokens_unchanged(recurrent: bool) -> None:
     module, x, order = small_module(recurrent=recurrent), pixels(), torch.randperm(PIXELS)
     before = tokens() if recurrent else None
-    torch.testing.assert_close(module(x[:, order], before)[1], module(x, before)[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(module(x[:, order], SIZE, before)[1], module(x, SIZE, before)[1], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_permuting_pixels_permutes_a_modules_pixels(recurrent: bool) -> None:
     module, x, order = small_module(recurrent=recurrent), pixels(), torch.randperm(PIXELS)
     before = tokens() if recurrent else None
-    torch.testing.assert_close(module(x[:, order], before)[0], module(x, before)[0][:, order], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        module(x[:, order], SIZE, before)[0], module(x, SIZE, before)[0][:, order], rtol=1e-10, atol=1e-10
+    )
 
 
 def test_permuting_tokens_permutes_the_transformers_output() -> None:
@@ -329,9 +312,9 @@ def test_pyramid_turns_with_its_feature_maps(turn: Callable[[Tensor], Tensor]) -
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_module_treats_every_image_of_a_batch_alone(recurrent: bool) -> None:
     module, x = small_module(recurrent=recurrent), pixels(batch=3)
-    before = [tokens(batch=3)] if recurrent else []
-    whole = module(x, *before)
-    alone = [module(x[i : i + 1], *(t[i : i + 1] for t in before)) for i in range(3)]
+    before = tokens(batch=3) if recurrent else None
+    whole = module(x, SIZE, before)
+    alone = [module(x[i : i + 1], SIZE, None if before is None else before[i : i + 1]) for i in range(3)]
     for w, parts in zip(whole, zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(w, torch.cat(parts), rtol=1e-10, atol=1e-10)
 
@@ -344,18 +327,10 @@ def test_pyramid_treats_every_image_of_a_batch_alone() -> None:
 
 
 @pytest.mark.parametrize("out_channels", [16, None])
-def test_module_has_a_projector_only_with_out_channels(out_channels: int | None) -> None:
-    module = VTModule(
-        in_channels=8,
-        out_channels=out_channels,
-        tokens=3,
-        token_channels=12,
-        recurrent=False,
-        group_width=4,
-        token_groups=2,
-    )
-    after, _ = module(torch.randn(1, 5, 8))
-    assert (after is None) == (out_channels is None)
+def test_module_changes_the_pixels_only_with_out_channels(out_channels: int | None) -> None:
+    module, x = VTModule(design(4, 2), in_channels=8, out_channels=out_channels, tokenizer="first"), pixels().float()
+    after, _ = module(x, SIZE, None)
+    assert (after is x) == (out_channels is None)
 
 
 @pytest.mark.parametrize("group_width", [0, -4, 3, 16])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from visual_transformers.models.resnet import ResNetStages, check_images
-from visual_transformers.models.tokens import VTPyramid
+from visual_transformers.models.pointwise import Initialisation
+from visual_transformers.models.resnet import BackboneName, ResNetStages, check_images
+from visual_transformers.models.tokens import NormName, TokenizerName, TokenModuleName, VTDesign, VTPyramid
 
 LEVELS = ("c2", "c3", "c4", "c5")
 
@@ -23,11 +24,17 @@ def resize(feature_map: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class ConvPyramid(nn.Module):
-    """The published feature pyramid: 1x1 laterals, top-down sum, 3x3 output convolutions (torchvision's)."""
+    """The published feature pyramid: 1x1 laterals, top-down sum, 3x3 output convolutions (torchvision's).
 
-    def __init__(self, in_channels: Sequence[int], channels: int):
+    `output_convs=False` leaves the 3x3 convolutions out, as the reference implementation does.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, *, output_convs: bool = True):
         super().__init__()
+        self.channels = [channels] * len(in_channels)
         self.fpn = FeaturePyramidNetwork(list(in_channels), channels)
+        if not output_convs:
+            self.fpn.layer_blocks = nn.ModuleList(nn.Identity() for _ in in_channels)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
         """C2 to C5, each with its own channels -> P2 to P5, all with `channels`."""
@@ -35,31 +42,22 @@ class ConvPyramid(nn.Module):
 
 
 class TokenPyramid(nn.Module):
-    """VT-FPN's pyramid: 1x1 laterals, VT modules in place of the 3x3 convolutions, top-down sum (section 3.5)."""
+    """VT-FPN's pyramid: 1x1 laterals, VT modules in place of the 3x3 convolutions, top-down sum (section 3.5).
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        channels: int,
-        *,
-        tokens: int,
-        token_channels: int,
-        group_width: int,
-        token_groups: int,
-    ):
+    With `channels=None` there are neither laterals nor the sum, and every level keeps its own channels, as in the
+    reference implementation.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int | None, design: VTDesign):
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
-        self.vt = VTPyramid(
-            channels=channels,
-            levels=len(in_channels),
-            tokens=tokens,
-            token_channels=token_channels,
-            group_width=group_width,
-            token_groups=token_groups,
-        )
+        self.laterals = None if channels is None else nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.channels = list(in_channels) if channels is None else [channels] * len(in_channels)
+        self.vt = VTPyramid(design, self.channels)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
-        """C2 to C5, each with its own channels -> P2 to P5, all with `channels`."""
+        """C2 to C5, each with its own channels -> P2 to P5."""
+        if self.laterals is None:
+            return self.vt(feature_maps)
         levels = self.vt([lateral(c) for lateral, c in zip(self.laterals, feature_maps, strict=True)])
         for fine in reversed(range(len(levels) - 1)):
             levels[fine] = levels[fine] + resize(levels[fine + 1], levels[fine].shape[2:])
@@ -71,21 +69,35 @@ class SemanticBranch(nn.Module):
 
     A stage is a 3x3 convolution, GroupNorm, ReLU and bilinear interpolation to the next finer level; the finest
     level has one stage without interpolation.
+
+    Args:
+        in_channels: of each level, the finest first.
+        channels: of every stage, a multiple of 32.
+        num_classes: outputs.
+        finest_norm: whether the finest level's stage has GroupNorm and ReLU; the reference implementation's has not.
+        bias: whether the 3x3 convolutions have biases, as the reference implementation's.
     """
 
-    def __init__(self, in_channels: int, channels: int, num_classes: int, levels: int):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        num_classes: int,
+        *,
+        finest_norm: bool = True,
+        bias: bool = False,
+    ):
         super().__init__()
+
+        def stage(c: int, norm: bool) -> nn.Sequential:
+            after = [nn.GroupNorm(32, channels), nn.ReLU()] if norm else []
+            return nn.Sequential(nn.Conv2d(c, channels, 3, padding=1, bias=bias), *after)
+
         self.stages = nn.ModuleList(
-            nn.ModuleList(self._stage(in_channels if i == 0 else channels, channels) for i in range(max(1, level)))
-            for level in range(levels)
+            nn.ModuleList(stage(channels if i else c, norm=level > 0 or finest_norm) for i in range(max(1, level)))
+            for level, c in enumerate(in_channels)
         )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-
-    @staticmethod
-    def _stage(in_channels: int, channels: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()
-        )
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """P2 to P5 -> logits (B, classes, H, W) at P2's size."""
@@ -106,21 +118,10 @@ class SemanticFPN(nn.Module):
     task: ClassVar[str] = "segmentation"
     head: ClassVar[tuple[str, ...]] = ("pyramid.", "branch.")
 
-    def __init__(
-        self,
-        *,
-        backbone: str,
-        pyramid: Callable[[Sequence[int]], nn.Module],
-        pyramid_channels: int,
-        branch_channels: int,
-        num_classes: int,
-        stem_stride: int,
-    ):
+    def __init__(self, backbone: ResNetStages, pyramid: ConvPyramid | TokenPyramid, branch: SemanticBranch):
         super().__init__()
-        self.backbone = ResNetStages(backbone, stages=5, stem_stride=stem_stride)
-        self.stride = self.backbone.stage_strides[3]
-        self.pyramid = pyramid(self.backbone.stage_channels)
-        self.branch = SemanticBranch(pyramid_channels, branch_channels, num_classes, levels=len(LEVELS))
+        self.backbone, self.pyramid, self.branch = backbone, pyramid, branch
+        self.stride = backbone.stage_strides[3]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, classes, H, W)."""
@@ -132,67 +133,85 @@ class SemanticFPN(nn.Module):
 def panoptic_fpn(
     *,
     num_classes: int,
-    backbone: str = "resnet50",
-    pyramid_channels: int = 256,
-    branch_channels: int = 128,
+    backbone: BackboneName = "resnet50",
     stem_stride: int = 4,
+    stride_in_1x1: bool = False,
+    pyramid_channels: int = 256,
+    output_convs: bool = True,
+    branch_channels: int = 128,
+    finest_norm: bool = True,
+    branch_bias: bool = False,
 ) -> SemanticFPN:
     """Panoptic FPN's semantic half (Kirillov et al. 2019), the baseline: its pyramid costs 55.1 GMACs at 800 x 1216.
 
     Args:
         num_classes: outputs of the branch.
         backbone: a key of `resnet.BACKBONES`.
-        pyramid_channels: channels of every level of the pyramid.
-        branch_channels: channels of the semantic branch, a multiple of 32.
         stem_stride: 4, or less for small images.
+        stride_in_1x1: see `resnet.ResNet`; the paper's is true, torchvision's weights need false.
+        pyramid_channels: channels of every level of the pyramid.
+        output_convs: whether the pyramid ends in 3x3 convolutions.
+        branch_channels: channels of the semantic branch, a multiple of 32.
+        finest_norm, branch_bias: see `SemanticBranch`.
     """
-    return SemanticFPN(
-        backbone=backbone,
-        pyramid=lambda in_channels: ConvPyramid(in_channels, pyramid_channels),
-        pyramid_channels=pyramid_channels,
-        branch_channels=branch_channels,
-        num_classes=num_classes,
-        stem_stride=stem_stride,
-    )
+    stages = ResNetStages(backbone, stages=5, stem_stride=stem_stride, stride_in_1x1=stride_in_1x1)
+    pyramid = ConvPyramid(stages.stage_channels, pyramid_channels, output_convs=output_convs)
+    branch = SemanticBranch(pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias)
+    return SemanticFPN(stages, pyramid, branch)
 
 
 def vt_fpn(
     *,
     num_classes: int,
-    backbone: str = "resnet50",
+    backbone: BackboneName = "resnet50",
+    stem_stride: int = 4,
+    stride_in_1x1: bool = False,
+    pyramid_channels: int | None = 256,
     tokens: int = 8,
     token_channels: int = 1024,
-    group_width: int = 8,
+    group_width: int | None = 8,
     token_groups: int = 4,
-    pyramid_channels: int = 256,
+    pixel_convs: bool = True,
+    tokenizer: TokenizerName = "filter",
+    token_module: TokenModuleName = "transformer",
+    heads: int = 1,
+    norm: NormName = "none",
+    init: Initialisation = "torch",
+    zero_init: bool = False,
+    reassociate: bool = True,
     branch_channels: int = 128,
-    stem_stride: int = 4,
+    finest_norm: bool = True,
+    branch_bias: bool = False,
 ) -> SemanticFPN:
     """VT-FPN (section 3.5 of the paper): its pyramid costs 8.5 GMACs at 800 x 1216, mostly the laterals.
 
     Args:
         num_classes: outputs of the branch.
         backbone: a key of `resnet.BACKBONES`.
-        tokens: visual tokens L of every level.
-        token_channels: channels C_T of a token.
-        group_width: channels in each group of the 1x1 convolutions on pixels.
-        token_groups: groups of the transformer's key, query and value.
-        pyramid_channels: channels of every level of the pyramid.
-        branch_channels: channels of the semantic branch, a multiple of 32.
         stem_stride: 4, or less for small images.
+        stride_in_1x1: see `resnet.ResNet`; the paper's is true, torchvision's weights need false.
+        pyramid_channels: channels of every level of the pyramid; None keeps each level's own, see `TokenPyramid`.
+        tokens: visual tokens L of every level.
+        token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm, init, zero_init,
+            reassociate: see `tokens.VTDesign`.
+        branch_channels: channels of the semantic branch, a multiple of 32.
+        finest_norm, branch_bias: see `SemanticBranch`.
     """
-    return SemanticFPN(
-        backbone=backbone,
-        pyramid=lambda in_channels: TokenPyramid(
-            in_channels,
-            pyramid_channels,
-            tokens=tokens,
-            token_channels=token_channels,
-            group_width=group_width,
-            token_groups=token_groups,
-        ),
-        pyramid_channels=pyramid_channels,
-        branch_channels=branch_channels,
-        num_classes=num_classes,
-        stem_stride=stem_stride,
+    stages = ResNetStages(backbone, stages=5, stem_stride=stem_stride, stride_in_1x1=stride_in_1x1, zero_init=zero_init)
+    design = VTDesign(
+        tokens=tokens,
+        token_channels=token_channels,
+        group_width=group_width,
+        token_groups=token_groups,
+        pixel_convs=pixel_convs,
+        tokenizer=tokenizer,
+        token_module=token_module,
+        heads=heads,
+        norm=norm,
+        init=init,
+        zero_init=zero_init,
+        reassociate=reassociate,
     )
+    pyramid = TokenPyramid(stages.stage_channels, pyramid_channels, design)
+    branch = SemanticBranch(pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias)
+    return SemanticFPN(stages, pyramid, branch)

@@ -1,23 +1,40 @@
-"""Visual tokens: section 3 of the paper (arXiv 2006.03677 v4), in its words and symbols.
+"""Visual transformer modules: tokenizer, transformer, projector (section 3 of the paper, arXiv 2006.03677 v4).
 
-Shapes: X is (B, HW, C), a feature map with its pixels in a row; T is (B, L, C_T), the visual tokens.
-No layer has a bias. Every product with HW pixels is re-associated so that the 1x1 convolutions run over
-the L tokens instead: (W X) A^T = W (X A^T), and (W X)^T K = X^T (W^T K). Same weights, same function.
+Shapes: X is (B, HW, C), a feature map with its pixels in a row, of size (H, W); T is (B, L, C_T), the visual tokens.
+No convolution has a bias.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
+from visual_transformers.models.pointwise import Initialisation, PointwiseConv, pixel_groups, softmax
+from visual_transformers.models.token_mixing import GraphConvolution, TokenTransformer, merge_heads, split_heads
+from visual_transformers.models.tokenizers import (
+    ClusteringTokenizer,
+    FilterTokenizer,
+    PoolingTokenizer,
+    RecurrentTokenizer,
+    Size,
+    Tokenizer,
+    TokenizerOptions,
+)
 
-def softmax(logits: Tensor, dim: int) -> Tensor:
-    """Softmax in at least float32: under autocast the logits may come in half precision."""
-    return logits.softmax(dim, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
+TokenizerName = Literal["filter", "pooling", "clustering"]
+TokenModuleName = Literal["transformer", "graph", "none"]
+NormName = Literal["none", "pre", "post"]
+FIRST_TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "filter": FilterTokenizer,
+    "pooling": PoolingTokenizer,
+    "clustering": ClusteringTokenizer,
+}
 
 
 def to_pixels(feature_map: Tensor) -> Tensor:
@@ -25,218 +42,214 @@ def to_pixels(feature_map: Tensor) -> Tensor:
     return feature_map.flatten(2).transpose(1, 2)
 
 
-class PointwiseConv(nn.Module):
-    """A 1x1 convolution without bias on (B, N, C_in) positions, in `groups`; weight (C_out, C_in / groups)."""
-
-    def __init__(self, in_channels: int, out_channels: int, groups: int = 1):
-        super().__init__()
-        if min(in_channels, out_channels, groups) < 1:
-            raise ValueError(
-                f"{in_channels} input and {out_channels} output channels in {groups} groups: at least 1 each"
-            )
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f"{groups} groups do not divide {in_channels} input and {out_channels} output channels; "
-                f"use a divisor of {math.gcd(in_channels, out_channels)}"
-            )
-        self.groups = groups
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # what torch gives its own convolutions
-
-    def forward(self, x: Tensor) -> Tensor:
-        """W x at every position: (B, N, C_in) -> (B, N, C_out)."""
-        return self._multiply(x, self.weight.unflatten(0, (self.groups, -1)).transpose(1, 2))
-
-    def transposed(self, y: Tensor) -> Tensor:
-        """W^T y at every position, (B, N, C_out) -> (B, N, C_in): folds the weights into the other factor."""
-        return self._multiply(y, self.weight.unflatten(0, (self.groups, -1)))
-
-    def _multiply(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.groups == 1:
-            return x @ weight[0]
-        return torch.einsum("bngi,gio->bngo", x.unflatten(2, (self.groups, -1)), weight).flatten(2)
-
-    def extra_repr(self) -> str:
-        """Sizes shown by `print(module)`."""
-        return f"{self.weight.shape[1] * self.groups}, {self.weight.shape[0]}, groups={self.groups}"
-
-
-class Tokenizer(nn.Module):
-    """What both tokenizers share: pool the pixels under their attention, then embed them as tokens.
-
-    T = softmax_HW(logits)^T (X W_V) W_E, where W_V is a grouped convolution on pixels and W_E raises C to C_T.
-    """
-
-    def __init__(self, channels: int, token_channels: int, groups: int):
-        super().__init__()
-        self.channels = channels
-        self.value = PointwiseConv(channels, channels, groups)
-        self.embed = PointwiseConv(channels, token_channels)
-
-    def pool(self, pixels: Tensor, attention: Tensor) -> Tensor:
-        """Tokens (B, L, C_T) from pixels (B, HW, C) and their attention (B, HW, L)."""
-        return self.embed(self.value(attention.transpose(1, 2) @ pixels))
-
-
-class FilterTokenizer(Tokenizer):
-    """Filter-based tokenizer (equation 1): each token has its own fixed filter, a column of W_A.
-
-    T = softmax_HW(X W_A / sqrt(C))^T X, then embedded. The scale 1/sqrt(C) is the reference implementation's.
-    """
-
-    def __init__(self, channels: int, tokens: int, token_channels: int, groups: int = 1):
-        super().__init__(channels, token_channels, groups)
-        self.filters = PointwiseConv(channels, tokens)
-
-    def attention(self, pixels: Tensor) -> Tensor:
-        """How much each token looks at each pixel: (B, HW, C) -> (B, HW, L), summing to 1 over the pixels."""
-        return softmax(self.filters(pixels) / math.sqrt(self.channels), dim=1)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, HW, C) -> (B, L, C_T)."""
-        return self.pool(pixels, self.attention(pixels))
-
-
-class RecurrentTokenizer(Tokenizer):
-    """Recurrent tokenizer (equation 2): the tokens of the module before decide where to look.
-
-    W_R = T_in W_{T->R}; T = softmax_HW(X W_K W_R^T / sqrt(C))^T X, then embedded.
-    """
-
-    def __init__(self, channels: int, token_channels: int, groups: int = 1):
-        super().__init__(channels, token_channels, groups)
-        self.token_to_filter = PointwiseConv(token_channels, channels)
-        self.key = PointwiseConv(channels, channels, groups)
-
-    def attention(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """(B, HW, C) and (B, L, C_T) -> (B, HW, L), summing to 1 over the pixels."""
-        filters = self.key.transposed(self.token_to_filter(tokens))  # (X W_K) W_R^T = X (W_R W_K^T)^T
-        return softmax(pixels @ filters.transpose(1, 2) / math.sqrt(self.channels), dim=1)
-
-    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """(B, HW, C) and (B, L, C_T) -> (B, L, C_T)."""
-        return self.pool(pixels, self.attention(pixels, tokens))
-
-
-class TokenTransformer(nn.Module):
-    """Transformer over the tokens (equations 3 and 4).
-
-    T' = T + softmax_L((T K)(T Q)^T / sqrt(C_T / 2)) T V; T_out = T' + relu(T' F_1) F_2.
-    """
-
-    def __init__(self, token_channels: int, groups: int = 1):
-        super().__init__()
-        half = token_channels // 2
-        self.key = PointwiseConv(token_channels, half, groups)
-        self.query = PointwiseConv(token_channels, half, groups)
-        self.value = PointwiseConv(token_channels, token_channels, groups)
-        self.feed_1 = PointwiseConv(token_channels, token_channels)
-        self.feed_2 = PointwiseConv(token_channels, token_channels)
-
-    def attention(self, tokens: Tensor) -> Tensor:
-        """How much each token (dim 1) takes from each other token (dim 2, summing to 1): (B, L, L)."""
-        queries, keys = self.query(tokens), self.key(tokens)
-        return softmax(queries @ keys.transpose(1, 2) / math.sqrt(keys.shape[2]), dim=2)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, L, C_T) -> (B, L, C_T)."""
-        tokens = tokens + self.attention(tokens) @ self.value(tokens)
-        return tokens + self.feed_2(F.relu(self.feed_1(tokens)))
-
-
 class Projector(nn.Module):
     """Projector (equation 5): brings what the tokens hold back to the pixels.
 
-    X_out = X_in W_S + softmax_L((X_in W_Q)(T W_K)^T / sqrt(C_out)) T W_V, where the skip W_S is there only
-    when the number of channels changes.
+    X_out = X_in W_S + softmax_L((X_in W_Q)(T W_K)^T / sqrt(C_out / heads)) T W_V, where the skip W_S is there only
+    when the number of channels changes. W_Q is folded into the L keys, for (W_Q X)^T K = X^T (W_Q^T K), unless
+    `reassociate` is off.
+
+    Args:
+        in_channels, out_channels: of the pixels.
+        token_channels: channels C_T of a token.
+        groups: of the query convolution on pixels.
+        heads: of the attention.
+        pre_norm: whether a LayerNorm stands before the tokens' convolutions.
+        post_norm: whether a LayerNorm follows each of them.
+        drop: chance that nothing is brought back to the pixels of an image in training.
+        reassociate: whether the query is folded into the keys.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, token_channels: int, groups: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        token_channels: int,
+        groups: int = 1,
+        *,
+        heads: int = 1,
+        pre_norm: bool = False,
+        post_norm: bool = False,
+        drop: float = 0.0,
+        reassociate: bool = True,
+    ):
         super().__init__()
+        if heads < 1 or out_channels % heads:
+            raise ValueError(f"heads={heads} do not divide the projector's {out_channels} channels")
+        self.heads, self.reassociate = heads, reassociate
         self.query = PointwiseConv(in_channels, out_channels, groups)
-        self.key = PointwiseConv(token_channels, out_channels)
-        self.value = PointwiseConv(token_channels, out_channels)
+        self.key = PointwiseConv(token_channels, out_channels, norm=post_norm)
+        self.value = PointwiseConv(token_channels, out_channels, norm=post_norm)
         self.skip = nn.Identity() if in_channels == out_channels else PointwiseConv(in_channels, out_channels)
+        self.norm = nn.LayerNorm(token_channels) if pre_norm else nn.Identity()
+        self.drop = StochasticDepth(drop, "row")
 
     def attention(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """How much each pixel takes from each token (dim 2, summing to 1): (B, HW, L)."""
-        keys = self.key(tokens)
-        folded = self.query.transposed(keys)  # (X W_Q) K^T = X (K W_Q^T)^T: L keys instead of HW queries
-        return softmax(pixels @ folded.transpose(1, 2) / math.sqrt(keys.shape[2]), dim=2)
+        """How much each pixel takes from each token (dim 3, summing to 1): (B, heads, HW, L)."""
+        return self._attention(pixels, self.norm(tokens))
+
+    def _attention(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        keys = split_heads(self.key(tokens), self.heads)
+        scale = math.sqrt(keys.shape[3])
+        if not self.reassociate:
+            return softmax(split_heads(self.query(pixels), self.heads) @ keys.transpose(2, 3) / scale, dim=3)
+        own = torch.eye(self.heads, device=keys.device, dtype=keys.dtype)[:, None, :, None]
+        padded = (keys[:, :, :, None] * own).flatten(3)  # (B, heads, L, C_out), zero but for the head's own channels
+        folded = self.query.transposed(padded.flatten(1, 2))
+        logits = (pixels @ folded.transpose(1, 2)).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return softmax(logits / scale, dim=3)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """(B, HW, C_in) and (B, L, C_T) -> (B, HW, C_out)."""
-        return self.skip(pixels) + self.attention(pixels, tokens) @ self.value(tokens)
+        tokens = self.norm(tokens)
+        brought = self._attention(pixels, tokens) @ split_heads(self.value(tokens), self.heads)
+        return self.skip(pixels) + self.drop(merge_heads(brought))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VTDesign:
+    """What all visual transformer modules of a model have in common, and how their parts are made.
+
+    Args:
+        tokens: visual tokens L of a module.
+        token_channels: channels C_T of a token.
+        group_width: channels in each group of the convolutions on pixels; None for one group.
+        token_groups: groups of the transformer's key, query and value.
+        pixel_convs: whether the tokenizers have convolutions on pixels.
+        tokenizer: of a first module: `filter` (equation 1), `pooling` or `clustering`.
+        token_module: `transformer` (equations 3 and 4), `graph` convolution, or `none`.
+        heads: of the attention in transformer and projector.
+        norm: LayerNorms: `none`; `pre`, before each residual branch on the tokens and before the projector; `post`,
+            behind each convolution on tokens (YOGO has one there).
+        init: initialisation of the convolutions, see `PointwiseConv.initialise`; `lecun` also gives the filters unit
+            variance, so that the tokens differ from the start.
+        zero_init: whether the last convolution of every residual branch starts at zero.
+        reassociate: whether convolutions run over tokens in place of pixels: the same function for less work.
+    """
+
+    tokens: int = 16
+    token_channels: int = 1024
+    group_width: int | None = 64
+    token_groups: int = 4
+    pixel_convs: bool = True
+    tokenizer: TokenizerName = "filter"
+    token_module: TokenModuleName = "transformer"
+    heads: int = 1
+    norm: NormName = "none"
+    init: Initialisation = "torch"
+    zero_init: bool = False
+    reassociate: bool = True
+
+    def first_tokenizer(self, channels: int) -> Tokenizer:
+        """A tokenizer that needs no tokens of a module before."""
+        return FIRST_TOKENIZERS[self.tokenizer](channels, self.tokens, self.token_channels, self._options(channels))
+
+    def filter_tokenizer(self, channels: int) -> FilterTokenizer:
+        """A filter-based tokenizer, for later modules that are not recurrent."""
+        return FilterTokenizer(channels, self.tokens, self.token_channels, self._options(channels))
+
+    def recurrent_tokenizer(self, channels: int) -> RecurrentTokenizer:
+        """A tokenizer that looks where the tokens of the module before say."""
+        return RecurrentTokenizer(channels, self.token_channels, self._options(channels))
+
+    def mixer(self, tokens: int, drop: float = 0.0) -> nn.Module:
+        """What lets `tokens` tokens work on each other."""
+        if self.token_module == "none":
+            return nn.Identity()
+        if self.token_module == "graph":
+            return GraphConvolution(tokens, self.token_channels, drop=drop)
+        norms = {"pre_norm": self.norm == "pre", "post_norm": self.norm == "post"}
+        return TokenTransformer(self.token_channels, self.token_groups, heads=self.heads, drop=drop, **norms)
+
+    def projector(self, in_channels: int, out_channels: int, drop: float = 0.0) -> Projector:
+        """What brings the tokens back to the pixels."""
+        return Projector(
+            in_channels,
+            out_channels,
+            self.token_channels,
+            pixel_groups(in_channels, self.group_width),
+            heads=self.heads,
+            pre_norm=self.norm == "pre",
+            post_norm=self.norm == "post",
+            drop=drop,
+            reassociate=self.reassociate,
+        )
+
+    def initialise(self, modules: nn.Module) -> None:
+        """Draw the weights of everything in `modules`."""
+        for module in modules.modules():
+            if isinstance(module, PointwiseConv):
+                module.initialise(self.init)
+        for module in modules.modules():
+            if isinstance(module, FilterTokenizer) and self.init == "lecun":
+                nn.init.normal_(module.filters.weight)  # X W_A is divided by sqrt(C) already
+            if self.zero_init and isinstance(module, TokenTransformer | GraphConvolution):
+                for convolution in module.last_convs:
+                    convolution.zero()
+            if self.zero_init and isinstance(module, Projector):
+                module.value.zero()
+
+    def _options(self, channels: int) -> TokenizerOptions:
+        return TokenizerOptions(
+            groups=pixel_groups(channels, self.group_width),
+            pixel_convs=self.pixel_convs,
+            norm=self.norm == "post",
+            reassociate=self.reassociate,
+        )
 
 
 class VTModule(nn.Module):
     """One visual transformer module: tokenizer, transformer, projector (figure 2 of the paper).
 
-    `recurrent` picks the tokenizer; `out_channels=None` leaves the projector out (the last module of a VT-ResNet).
-    `group_width` is the number of channels in each group of the convolutions on pixels, `token_groups` the
-    number of groups of the transformer's key, query and value.
+    Args:
+        design: how the parts are made.
+        in_channels: channels of the pixels that come in.
+        out_channels: of those that go out; None leaves the projector out, and the pixels go out as they came.
+        tokenizer: `first`, `recurrent` or `filter`: which tokenizer of the design.
+        drop: chance that a residual branch is dropped for an image in training.
     """
 
     def __init__(
         self,
+        design: VTDesign,
         *,
         in_channels: int,
         out_channels: int | None,
-        tokens: int,
-        token_channels: int,
-        recurrent: bool,
-        group_width: int,
-        token_groups: int,
+        tokenizer: Literal["first", "recurrent", "filter"],
+        drop: float = 0.0,
     ):
         super().__init__()
-        groups = pixel_groups(in_channels, group_width)
-        self.tokenizer: FilterTokenizer | RecurrentTokenizer
-        if recurrent:
-            self.tokenizer = RecurrentTokenizer(in_channels, token_channels, groups)
-        else:
-            self.tokenizer = FilterTokenizer(in_channels, tokens, token_channels, groups)
-        self.transformer = TokenTransformer(token_channels, token_groups)
-        self.projector = None if out_channels is None else Projector(in_channels, out_channels, token_channels, groups)
+        self.tokenizer: Tokenizer = getattr(design, f"{tokenizer}_tokenizer")(in_channels)
+        self.transformer = design.mixer(design.tokens, drop)
+        self.projector = None if out_channels is None else design.projector(in_channels, out_channels, drop)
+        design.initialise(self)
 
-    def forward(self, pixels: Tensor, tokens: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
-        """(B, HW, C_in) and the tokens before, if recurrent -> pixels (B, HW, C_out) or None, tokens (B, L, C_T)."""
-        tokens = self.transformer(self.tokenizer(pixels) if tokens is None else self.tokenizer(pixels, tokens))
-        return (None if self.projector is None else self.projector(pixels, tokens)), tokens
+    def forward(self, pixels: Tensor, size: Size, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pixels (B, HW, C_in) and the tokens before, or None -> pixels (B, HW, C_out), tokens (B, L, C_T)."""
+        tokens = self.transformer(self.tokenizer(pixels, size, tokens))
+        assert tokens is not None
+        return pixels if self.projector is None else self.projector(pixels, tokens), tokens
 
 
 class VTPyramid(nn.Module):
-    """The VT modules of VT-FPN: a filter tokenizer and a projector for every level, one transformer for all tokens.
+    """The VT modules of VT-FPN: a tokenizer and a projector for every level, one transformer for the tokens of all.
 
     Each level is projected from its own tokens. With 32 groups on 256 channels this costs about the 1.0 GMACs at
     800 x 1216 that the paper's table leaves for it.
     """
 
-    def __init__(
-        self, *, channels: int, levels: int, tokens: int, token_channels: int, group_width: int, token_groups: int
-    ):
+    def __init__(self, design: VTDesign, channels: Sequence[int]):
         super().__init__()
-        groups = pixel_groups(channels, group_width)
-        self.tokenizers = nn.ModuleList(
-            FilterTokenizer(channels, tokens, token_channels, groups) for _ in range(levels)
-        )
-        self.transformer = TokenTransformer(token_channels, token_groups)
-        self.projectors = nn.ModuleList(Projector(channels, channels, token_channels, groups) for _ in range(levels))
+        self.tokenizers = nn.ModuleList(design.first_tokenizer(c) for c in channels)
+        self.transformer = design.mixer(design.tokens * len(channels))
+        self.projectors = nn.ModuleList(design.projector(c, c) for c in channels)
+        design.initialise(self)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
-        """One (B, C, H_i, W_i) a level -> the same shapes, each with what the tokens of all levels brought to it."""
+        """One (B, C_i, H_i, W_i) a level -> the same shapes, each with what the tokens of all levels brought to it."""
         pixels = [to_pixels(feature_map) for feature_map in feature_maps]
-        tokens = [tokenizer(x) for tokenizer, x in zip(self.tokenizers, pixels, strict=True)]
+        sizes = [(feature_map.shape[2], feature_map.shape[3]) for feature_map in feature_maps]
+        tokens = [tokenizer(x, size, None) for tokenizer, x, size in zip(self.tokenizers, pixels, sizes, strict=True)]
         mixed = self.transformer(torch.cat(tokens, dim=1)).chunk(len(tokens), dim=1)
         projected = [project(x, t) for project, x, t in zip(self.projectors, pixels, mixed, strict=True)]
-        return [y.transpose(1, 2).unflatten(2, m.shape[2:]) for y, m in zip(projected, feature_maps, strict=True)]
-
-
-def pixel_groups(channels: int, group_width: int) -> int:
-    """How many groups of `group_width` channels there are.
-
-    Raises:
-        ValueError: if the width does not divide the channels.
-    """
-    if group_width < 1 or channels % group_width:
-        raise ValueError(f"group_width={group_width} does not divide {channels} channels")
-    return channels // group_width
+        return [y.transpose(1, 2).unflatten(2, size) for y, size in zip(projected, sizes, strict=True)]
