@@ -5,21 +5,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from visual_transformers.errors import WeightsError
-from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18, weights
+from visual_transformers.models import weights
 
 CLASSES = list("abcdefghij")
-BRANCH = {"finest_norm": False, "branch_bias": True}
-TOKENS = {"pixel_convs": False, "group_width": None, "token_groups": 1}
-VARIANTS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18": lambda: resnet18(num_classes=10),
-    "vt_resnet18": lambda: vt_resnet18(num_classes=10, channels=256, **TOKENS),
-    "panoptic_fpn": lambda: panoptic_fpn(num_classes=10, output_convs=False, **BRANCH),
-    "vt_fpn": lambda: vt_fpn(num_classes=10, pyramid_channels=None, **TOKENS, **BRANCH),
-}
+VARIANTS = ("resnet18", "vt_resnet18", "panoptic_fpn", "vt_fpn")
 Build = Callable[..., nn.Module]
+
+
+@pytest.fixture
+def variant(composed: Callable[..., DictConfig]) -> Build:
+    """Builds the model of a configuration file `seed_NAME`."""
+
+    def build(name: str) -> nn.Module:
+        task = "segmentation" if name.endswith("fpn") else "classification"
+        return instantiate(composed(f"task={task}", f"model=seed_{name}").model, num_classes=10)
+
+    return build
 
 
 def bare(tensors: dict[str, Tensor]) -> dict[str, object]:
@@ -48,9 +54,9 @@ def assert_same_logits(model: nn.Module, net: nn.Module) -> None:
 @pytest.mark.parametrize("form", [bare, checkpoint])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_file_of_the_reference_implementation_gives_its_logits(
-    tmp_path: Path, seed_net: Build, name: str, form: Callable[[dict[str, Tensor]], dict[str, object]]
+    tmp_path: Path, seed_net: Build, variant: Build, name: str, form: Callable[[dict[str, Tensor]], dict[str, object]]
 ) -> None:
-    net, model = seed_net(name), VARIANTS[name]()
+    net, model = seed_net(name), variant(name)
     file = weights.read(saved(tmp_path / "weights.pth", net, form))
     said = weights.load(model, file, backbone_only=False, classes=CLASSES)
     assert said.kept == said.skipped == []
@@ -59,8 +65,10 @@ def test_a_file_of_the_reference_implementation_gives_its_logits(
 
 
 @pytest.mark.parametrize("name", ["panoptic_fpn", "vt_fpn"])
-def test_branch_convolutions_without_bias_give_the_same_logits(tmp_path: Path, seed_net: Build, name: str) -> None:
-    net, model = seed_net(name, branch_bias=False), VARIANTS[name]()
+def test_branch_convolutions_without_bias_give_the_same_logits(
+    tmp_path: Path, seed_net: Build, variant: Build, name: str
+) -> None:
+    net, model = seed_net(name, branch_bias=False), variant(name)
     file = weights.read(saved(tmp_path / "weights.pth", net))
     said = weights.load(model, file, backbone_only=False, classes=CLASSES)
     assert "6 biases of convolutions are zero, for the file has none: branch.stages.1.0.0.bias," in str(said)
@@ -69,16 +77,16 @@ def test_branch_convolutions_without_bias_give_the_same_logits(tmp_path: Path, s
 
 @pytest.mark.parametrize("name", ["vt_resnet18", "panoptic_fpn", "vt_fpn"])
 def test_other_class_count_is_refused_without_the_advice_to_choose_the_model_at_hand(
-    seed_net: Build, name: str
+    seed_net: Build, variant: Build, name: str
 ) -> None:
     file = weights.WeightFile(Path("seed.pth"), seed_net(name, classes=12).state_dict())
     with pytest.raises(WeightsError, match=r"(?s)2 of another shape.*backbone_only=true") as caught:
-        weights.load(VARIANTS[name](), file, backbone_only=False, classes=CLASSES)
+        weights.load(variant(name), file, backbone_only=False, classes=CLASSES)
     assert "model=" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["panoptic_fpn", "vt_fpn"])
-def test_a_segmenters_file_brings_a_note_on_its_labels(seed_net: Build, name: str) -> None:
+def test_a_segmenters_file_brings_a_note_on_its_labels(seed_net: Build, variant: Build, name: str) -> None:
     file = weights.WeightFile(Path("seed.pth"), seed_net(name).state_dict())
-    said = weights.load(VARIANTS[name](), file, backbone_only=False, classes=CLASSES)
+    said = weights.load(variant(name), file, backbone_only=False, classes=CLASSES)
     assert "output i is class i + 1 of COCO-Stuff's 91 stuff classes" in str(said)

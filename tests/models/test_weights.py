@@ -418,19 +418,19 @@ def test_a_detectors_backbone_goes_into_a_token_pyramid_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "build", "model"),
+    ("name", "build"),
     [
-        ("resnet18", vt_resnet18, "resnet18"),
-        ("vt_resnet18", vt_resnet18, "seed_vt_resnet18"),
-        ("panoptic_fpn", panoptic_fpn, "seed_panoptic_fpn"),
-        ("vt_fpn", vt_fpn, "seed_vt_fpn"),
+        ("resnet18", vt_resnet18),
+        ("vt_resnet18", vt_resnet18),
+        ("panoptic_fpn", panoptic_fpn),
+        ("vt_fpn", vt_fpn),
     ],
 )
 def test_a_reference_file_into_another_model_is_refused_with_the_model_to_choose(
-    seed_net: Callable[..., nn.Module], name: str, build: Callable[..., nn.Module], model: str
+    seed_net: Callable[..., nn.Module], name: str, build: Callable[..., nn.Module]
 ) -> None:
     said = message(build(num_classes=10), given(seed_net(name)), classes=list("abcdefghij"))
-    assert f"\nthis file of the reference implementation is for model={model}\nset weights.backbone_only=true" in said
+    assert f"\nthis file of the reference implementation is for model=seed_{name}\n" in said
 
 
 @torch.inference_mode()
@@ -445,35 +445,38 @@ def test_a_reference_files_backbone_gives_its_feature_maps(seed_net: Callable[..
 def test_a_reference_files_bottlenecks_are_refused_where_the_stride_is_in_the_first_convolution(
     seed_net: Callable[..., nn.Module],
 ) -> None:
-    model = panoptic_fpn(num_classes=3)
-    model.backbone.stride_in_1x1 = True
+    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
     assert "set model.stride_in_1x1=false" in message(model, given(seed_net("vt_fpn")), backbone_only=True)
 
 
 def test_the_stride_in_the_first_convolution_brings_a_hint_for_a_resnets_file() -> None:
-    model = panoptic_fpn(num_classes=3)
-    model.backbone.stride_in_1x1 = True
+    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
     said = weights.load(model, given(torchvision.models.resnet50()), backbone_only=True, classes=CLASSES)
     assert "set model.stride_in_1x1=false" in str(said)
 
 
-def test_our_own_file_brings_no_hint_about_strides() -> None:
-    model = panoptic_fpn(num_classes=3)
-    model.backbone.stride_in_1x1 = True
-    file = given(model, config={"model": {"stride_in_1x1": True}})
-    assert "stride" not in str(weights.load(model, file, backbone_only=False, classes=CLASSES))
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_our_own_file_brings_a_note_only_where_strides_differ(stride_in_1x1: bool) -> None:
+    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
+    file = given(model, config={"model": {"stride_in_1x1": stride_in_1x1}})
+    said = str(weights.load(model, file, backbone_only=False, classes=CLASSES))
+    assert ("their bottlenecks have the stride in the 3x3 convolution" in said) == (not stride_in_1x1)
+
+
+def test_our_own_file_brings_a_note_where_only_its_strides_are_in_the_first_convolution() -> None:
+    file = given(panoptic_fpn(num_classes=3), config={"model": {"stride_in_1x1": True}})
+    said = weights.load(panoptic_fpn(num_classes=3), file, backbone_only=True, classes=CLASSES)
+    assert "the stride in the first 1x1 convolution, the model's in the 3x3 convolution" in str(said)
 
 
 def test_basic_blocks_bring_no_hint_about_strides() -> None:
-    model = panoptic_fpn(num_classes=3, backbone="resnet18")
-    model.backbone.stride_in_1x1 = True
+    model = panoptic_fpn(num_classes=3, backbone="resnet18", stride_in_1x1=True)
     said = weights.load(model, given(torchvision.models.resnet18()), backbone_only=True, classes=CLASSES)
     assert "stride" not in str(said)
 
 
 def test_published_bottlenecks_are_refused_where_the_stride_is_in_the_first_convolution() -> None:
-    model, file = panoptic_fpn(num_classes=3), given(torchvision.models.resnet50())
-    model.backbone.stride_in_1x1 = True
+    model, file = panoptic_fpn(num_classes=3, stride_in_1x1=True), given(torchvision.models.resnet50())
     file.path = Path("torchvision:ResNet50_Weights.IMAGENET1K_V2")
     before = state(model)
     assert "set model.stride_in_1x1=false" in message(model, file, backbone_only=True)

@@ -84,7 +84,7 @@ DETECTION: tuple[Rule, ...] = (
 
 SEED_MODELS = (
     ("vt1.", "seed_vt_resnet18"),
-    ("conv_5.", "resnet18"),
+    ("conv_5.", "seed_resnet18"),
     ("tokenizer", "seed_vt_fpn"),
     ("skip_con_conv", "seed_panoptic_fpn"),
 )

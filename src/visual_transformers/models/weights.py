@@ -166,22 +166,37 @@ def _biases_left_out(wanted: dict[str, Tensor], given: dict[str, Tensor], file: 
 
 
 def _notes_on_strides(model: nn.Module, weights: WeightFile, file: NamedTensors) -> list[str]:
-    """Say where a bottleneck's stride matters: both kinds have the same names and shapes.
+    """Say where bottlenecks have their stride, if the file's and the model's differ: no name or shape shows it.
 
     Raises:
-        WeightsError: if the file's are known to sit elsewhere than the model's.
+        WeightsError: if the file is torchvision's or the reference implementation's, whose are in the 3x3 convolution.
     """
-    bottlenecks = any(re.search(r"layer\d\.\d+\.conv3\.weight$", name) for name in file.tensors)
-    if not bottlenecks or not getattr(getattr(model, "backbone", model), "stride_in_1x1", False):
+    ours: bool = getattr(getattr(model, "backbone", model), "stride_in_1x1", False)
+    if not any(re.search(r"layer\d\.\d+\.conv3\.weight$", name) for name in file.tensors):
         return []
     if str(weights.path).startswith(published.PREFIX) or file.origin != "plain":
-        raise WeightsError(
-            f"weights={weights.path}: their bottlenecks have the stride in the 3x3 convolution, the model's have it "
-            "in the first 1x1; set model.stride_in_1x1=false"
-        )
-    if "config" in weights.about:
+        if ours:
+            raise WeightsError(
+                f"weights={weights.path}: their bottlenecks have the stride in {PLACES[False]}, the model's in "
+                f"{PLACES[True]}; set model.stride_in_1x1=false"
+            )
         return []
-    return ["if they come from torchvision, set model.stride_in_1x1=false: its stride is in the 3x3 convolution"]
+    if isinstance(config := weights.about.get("config"), dict):
+        theirs = config.get("model", {}).get("stride_in_1x1", False)
+        return (
+            [f"their bottlenecks have the stride in {PLACES[theirs]}, the model's in {PLACES[ours]}"]
+            if theirs != ours
+            else []
+        )
+    return (
+        [f"if they are torchvision's, set model.stride_in_1x1=false: they have the stride in {PLACES[False]}"]
+        if ours
+        else []
+    )
+
+
+# By the value of stride_in_1x1.
+PLACES = ("the 3x3 convolution", "the first 1x1 convolution")
 
 
 def _notes_on_classes(weights: WeightFile, classes: list[str]) -> list[str]:
