@@ -1,4 +1,6 @@
+import runpy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,3 +36,9 @@ def overfit() -> Callable[[nn.Module, Tensor, Tensor], float]:
         return loss.item()
 
     return train
+
+
+@pytest.fixture(scope="session")
+def seed_net() -> Callable[..., nn.Module]:
+    """Builds a network of the reference implementation by our name for it; see seed_oracle.py."""
+    return runpy.run_path(str(Path(__file__).with_name("seed_oracle.py")))["build"]

@@ -9,6 +9,8 @@ import torch
 import torchvision
 from safetensors import safe_open
 from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
 
 from visual_transformers.errors import WeightsError
 from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18, weights
@@ -199,6 +201,27 @@ def test_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> N
         weights.read(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("key", ["model", "model_state_dict", "state_dict"])
+def test_checkpoints_of_other_programs_are_read(tmp_path: Path, key: str) -> None:
+    model = Tiny()
+    torch.save({key: model.state_dict(), "epoch": 3}, tmp_path / "model.pt")
+    assert_same(weights.read(tmp_path / "model.pt").tensors, state(model))
+
+
+@pytest.mark.parametrize(
+    ("classes", "read"),
+    [
+        (None, {}),
+        (3, {}),
+        ((0, 1, 2), {"classes": ["0", "1", "2"]}),
+        (("cat", "dog", "fox"), {"classes": CLASSES}),
+    ],
+)
+def test_classes_of_other_programs_are_names_or_nothing(tmp_path: Path, classes: Any, read: dict[str, Any]) -> None:
+    torch.save({"model": Tiny().state_dict(), "classes": classes}, tmp_path / "model.pt")
+    assert weights.read(tmp_path / "model.pt").about == read
+
+
 # Loading
 
 
@@ -211,7 +234,7 @@ def test_all_loads_every_tensor() -> None:
 
 def test_all_says_how_many_tensors_were_loaded_and_whence() -> None:
     said = weights.load(Tiny(), given(Tiny()), backbone_only=False, classes=CLASSES)
-    assert said == "loaded 9 tensors from given.pt"
+    assert str(said) == "loaded 9 tensors from given.pt"
 
 
 def test_file_that_names_no_classes_loads() -> None:
@@ -237,7 +260,37 @@ def test_backbone_leaves_the_head_as_it_was() -> None:
 
 def test_backbone_says_how_many_tensors_keep_their_values() -> None:
     said = weights.load(Tiny(), given(Tiny()), backbone_only=True, classes=CLASSES)
-    assert said == "loaded 7 tensors from given.pt, 2 keep their initial values"
+    assert said.kept == ["fc.weight", "fc.bias"]
+    assert str(said).splitlines()[:2] == [
+        "loaded 7 tensors from given.pt",
+        "  2 of the model keep their initial values: fc.weight, fc.bias",
+    ]
+
+
+def test_backbone_says_which_tensors_of_the_file_are_left_out() -> None:
+    file = given(Tiny())
+    file.tensors |= {f"out.{i}.{kind}": torch.ones(1) for i in range(7) for kind in ("weight", "bias")}
+    said = weights.load(Tiny(), file, backbone_only=True, classes=CLASSES)
+    assert str(said).splitlines()[2] == (
+        "  16 of the file are left out: fc.weight, fc.bias, out.0.* (2), out.1.* (2), out.2.* (2), ..."
+    )
+
+
+def test_loading_says_that_an_optimizers_state_is_not_used(tmp_path: Path) -> None:
+    content = {"model_state_dict": Tiny().state_dict(), "optimizer_state_dict": {}, "epoch": 3}
+    torch.save(content, tmp_path / "model.pt")
+    said = weights.load(Tiny(), weights.read(tmp_path / "model.pt"), backbone_only=False, classes=CLASSES)
+    assert str(said).splitlines()[1:] == ["  its optimizer state is not used"]
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["without counts", "with counts"])
+def test_a_missing_count_of_batches_is_no_difference(frozen: bool) -> None:
+    file, model = given(Tiny()), Tiny()
+    if frozen:
+        del file.tensors["norm.num_batches_tracked"]
+    said = weights.load(model, file, backbone_only=False, classes=CLASSES)
+    assert (len(said.names), said.kept) == (9 - frozen, [])
+    assert_same({"x": model.norm.running_var}, {"x": file.tensors["norm.running_var"]})
 
 
 def test_backbone_loads_from_a_model_of_other_classes() -> None:
@@ -296,6 +349,140 @@ def test_backbone_loads_from_torchvisions_resnet(name: str) -> None:
     assert_same(loaded, {n: t for n, t in state(source).items() if n in loaded})
 
 
+def with_random_numbers(model: nn.Module) -> nn.Module:
+    """In evaluation mode, with statistics and affine parameters of batch norm that a mix-up would show."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            module.weight.data.uniform_(0.5, 1)
+            module.bias.data.normal_(0, 0.3)
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+@torch.inference_mode()
+def test_a_resnets_file_gives_torchvisions_feature_maps(tmp_path: Path, name: str) -> None:
+    theirs = with_random_numbers(getattr(torchvision.models, name)())
+    torch.save(theirs.state_dict(), tmp_path / "resnet.pth")
+    model = panoptic_fpn(num_classes=3, backbone=name).eval()
+    weights.load(model, weights.read(tmp_path / "resnet.pth"), backbone_only=True, classes=CLASSES)
+    images = torch.randn(1, 3, 64, 96)
+    x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
+    for actual, stage in zip(model.backbone(images).values(), ("layer1", "layer2", "layer3", "layer4"), strict=True):
+        x = theirs.get_submodule(stage)(x)
+        torch.testing.assert_close(actual, x, rtol=1e-6, atol=1e-6)
+
+
+def detector() -> nn.Module:
+    """torchvision's ResNet-50 with a feature pyramid, as in its detectors' files: frozen batch norms, no counts."""
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
+    return with_random_numbers(nn.ModuleDict({"backbone": backbone, "rpn": nn.Linear(2, 2)}))
+
+
+def as_before_0_13(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {re.sub(r"(_blocks\.\d)\.0\.", r"\1.", name): tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("form", [dict, as_before_0_13])
+@torch.inference_mode()
+def test_a_detectors_file_gives_torchvisions_pyramid(
+    tmp_path: Path, form: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> None:
+    theirs, model = detector(), panoptic_fpn(num_classes=3)
+    torch.save(form(theirs.state_dict()), tmp_path / "detector.pth")
+    said = weights.load(model, weights.read(tmp_path / "detector.pth"), backbone_only=True, classes=CLASSES)
+    assert said.skipped == ["rpn.weight", "rpn.bias"]
+    images = torch.randn(
+        1, 3, 64, 96, dtype=torch.float64
+    )  # torchvision's frozen batch norms round otherwise than ours
+    theirs, model = theirs.double(), model.double().eval()
+    expected = list(theirs["backbone"](images).values())[:4]
+    for p, e in zip(model.pyramid(list(model.backbone(images).values())), expected, strict=True):
+        torch.testing.assert_close(p, e, rtol=1e-6, atol=1e-6)
+
+
+def test_a_detectors_pyramid_of_other_channels_is_left_out() -> None:
+    source, model = detector(), panoptic_fpn(num_classes=3, pyramid_channels=32)
+    before = state(model.pyramid)
+    said = weights.load(model, given(source), backbone_only=True, classes=CLASSES)
+    assert_same(state(model.pyramid), before)
+    assert "pyramid.fpn.* (16)" in str(said)
+
+
+def test_a_detectors_backbone_goes_into_a_token_pyramid_alone() -> None:
+    source, model = detector(), vt_fpn(num_classes=3, token_channels=16)
+    said = weights.load(model, given(source), backbone_only=True, classes=CLASSES)
+    assert torch.equal(model.backbone.layer4[2].conv3.weight, source["backbone"].body.layer4[2].conv3.weight)
+    assert "pyramid.fpn.* (16)" in str(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("resnet18", vt_resnet18),
+        ("vt_resnet18", vt_resnet18),
+        ("panoptic_fpn", panoptic_fpn),
+        ("vt_fpn", vt_fpn),
+    ],
+)
+def test_a_reference_file_into_another_model_is_refused_with_the_model_to_choose(
+    seed_net: Callable[..., nn.Module], name: str, build: Callable[..., nn.Module]
+) -> None:
+    said = message(build(num_classes=10), given(seed_net(name)), classes=list("abcdefghij"))
+    assert f"\nthis file of the reference implementation is for model=seed_{name}\n" in said
+
+
+@torch.inference_mode()
+def test_a_reference_files_backbone_gives_its_feature_maps(seed_net: Callable[..., nn.Module]) -> None:
+    net, model = seed_net("vt_fpn").double(), panoptic_fpn(num_classes=3).double().eval()
+    weights.load(model, given(net), backbone_only=True, classes=CLASSES)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    for actual, expected in zip(model.backbone(images).values(), net.backbone(images), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_a_reference_files_bottlenecks_are_refused_where_the_stride_is_in_the_first_convolution(
+    seed_net: Callable[..., nn.Module],
+) -> None:
+    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
+    assert "set model.stride_in_1x1=false" in message(model, given(seed_net("vt_fpn")), backbone_only=True)
+
+
+def test_the_stride_in_the_first_convolution_brings_a_hint_for_a_resnets_file() -> None:
+    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
+    said = weights.load(model, given(torchvision.models.resnet50()), backbone_only=True, classes=CLASSES)
+    assert "set model.stride_in_1x1=false" in str(said)
+
+
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_our_own_file_brings_a_note_only_where_strides_differ(stride_in_1x1: bool) -> None:
+    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
+    file = given(model, config={"model": {"stride_in_1x1": stride_in_1x1}})
+    said = str(weights.load(model, file, backbone_only=False, classes=CLASSES))
+    assert ("their bottlenecks have the stride in the 3x3 convolution" in said) == (not stride_in_1x1)
+
+
+def test_our_own_file_brings_a_note_where_only_its_strides_are_in_the_first_convolution() -> None:
+    file = given(panoptic_fpn(num_classes=3), config={"model": {"stride_in_1x1": True}})
+    said = weights.load(panoptic_fpn(num_classes=3), file, backbone_only=True, classes=CLASSES)
+    assert "the stride in the first 1x1 convolution, the model's in the 3x3 convolution" in str(said)
+
+
+def test_basic_blocks_bring_no_hint_about_strides() -> None:
+    model = panoptic_fpn(num_classes=3, backbone="resnet18", stride_in_1x1=True)
+    said = weights.load(model, given(torchvision.models.resnet18()), backbone_only=True, classes=CLASSES)
+    assert "stride" not in str(said)
+
+
+def test_published_bottlenecks_are_refused_where_the_stride_is_in_the_first_convolution() -> None:
+    model, file = panoptic_fpn(num_classes=3, stride_in_1x1=True), given(torchvision.models.resnet50())
+    file.path = Path("torchvision:ResNet50_Weights.IMAGENET1K_V2")
+    before = state(model)
+    assert "set model.stride_in_1x1=false" in message(model, file, backbone_only=True)
+    assert_same(state(model), before)
+
+
 def test_resnet_loads_the_backbone_of_an_fpn() -> None:
     source, model = MODELS["panoptic_fpn"][0](3), resnet18(num_classes=3)
     weights.load(model, given(source), backbone_only=True, classes=CLASSES)
@@ -327,8 +514,8 @@ def message(
 
 def test_wrong_model_is_refused_with_the_missing_names() -> None:
     said = message(Tiny(), given(other_model()))
-    names = "norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked"
-    assert f"do not fit Tiny\n  5 missing from the file: {names}\n" in said
+    names = "norm.weight, norm.bias, norm.running_mean, norm.running_var"
+    assert f"do not fit Tiny\n  4 missing from the file: {names}\n" in said
 
 
 def test_wrong_model_is_refused_with_the_unexpected_names() -> None:
@@ -355,7 +542,7 @@ def test_wrong_backbone_is_refused_without_the_offer_it_has_taken() -> None:
 
 def test_long_lists_of_names_are_cut_after_five() -> None:
     assert re.search(
-        r"  9 missing from the file: (\S+, ){5}\.\.\.\n", message(Tiny(), WeightFile(Path("x"), {"a": torch.ones(1)}))
+        r"  8 missing from the file: (\S+, ){5}\.\.\.\n", message(Tiny(), WeightFile(Path("x"), {"a": torch.ones(1)}))
     )
 
 
@@ -382,6 +569,24 @@ def test_other_class_count_is_refused_with_both_counts_where_the_file_names_its_
 def test_other_class_names_are_refused_with_both_lists(theirs: list[str]) -> None:
     said = message(Tiny(), given(Tiny(), classes=theirs))
     assert f"trained for 3 classes ({', '.join(theirs)}), the data set has 3 (cat, dog, fox)" in said
+
+
+def test_other_class_names_are_refused_with_the_place_where_a_long_list_differs() -> None:
+    ours = [f"class {i}" for i in range(20)]
+    theirs = [*ours[:17], "owl", *ours[18:]]
+    said = message(Tiny(20), given(Tiny(20), classes=theirs), classes=ours)
+    assert "first different at index 17: 'owl' in the file, 'class 17' in the data set" in said
+
+
+def test_imagenets_ids_are_taken_for_the_published_names_in_their_order() -> None:
+    ours, theirs = [f"n{i:08}" for i in range(1000)], [f"thing {i}" for i in range(1000)]
+    said = weights.load(Tiny(1000), given(Tiny(1000), classes=theirs), backbone_only=False, classes=ours)
+    assert "order of ImageNet's ids: n00000000 is 'thing 0'" in str(said)
+
+
+def test_imagenets_ids_in_another_order_are_refused() -> None:
+    ours, theirs = [f"n{i:08}" for i in range(1000)][::-1], [f"thing {i}" for i in range(1000)]
+    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=theirs), classes=ours)
 
 
 @pytest.mark.parametrize("backbone_only", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,39 @@ from torch import Tensor, nn
 
 from visual_transformers import atomic
 from visual_transformers.errors import WeightsError
+from visual_transformers.models import published
+from visual_transformers.models.weight_names import NamedTensors, matched, renamed
+from visual_transformers.models.weight_report import Differences, Loaded, counts_batches, first_difference, listed
 
-MAX_LISTED = 5
-"""Names of each kind of difference that an error lists."""
+ABOUT = ("classes", "config", "best")
+"""What a file may say of its weights."""
+CONTAINERS = ("model", "model_state_dict", "state_dict")
+"""Keys under which a checkpoint may hold its weights: ours, the reference implementation's, PyTorch's examples'."""
+OPTIMIZERS = ("optimizer", "optimizer_state_dict")
+BACKBONE_ALONE = "set weights.backbone_only=true to load only the layers before the head"
 
 
 @dataclass
 class WeightFile:
-    """Tensors by name, and what the file says of them (the keys of `ABOUT`), if anything."""
+    """A file's tensors, by the names that they have there.
+
+    Args:
+        path: the file, or `torchvision:NAME`.
+        tensors: by name.
+        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent.
+        notes: what should be known of the file, sentences.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     about: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        classes = self.about.get("classes")
+        self.about = {key: value for key, value in self.about.items() if key != "classes"}
+        if isinstance(classes, list | tuple):
+            self.about["classes"] = [str(name) for name in classes]
 
 
 def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
@@ -36,11 +58,17 @@ def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
 
 
 def read(path: str | Path) -> WeightFile:
-    """Read `.safetensors`, a checkpoint of this suite (key `model`) or a bare state dict saved by torch.
+    """Read `.safetensors`, a checkpoint or a bare state dict saved by torch, or what torchvision publishes.
+
+    A checkpoint is this suite's, the reference implementation's or another's with its weights under a key of
+    `CONTAINERS`. `torchvision:ResNet50_Weights.IMAGENET1K_V2` is fetched by torch.hub, once.
 
     Raises:
         WeightsError: if the file is missing, damaged, or holds no weights.
     """
+    if str(path).startswith(published.PREFIX):
+        weights = published.fetch(str(path))
+        return _from_content(Path(weights.name), weights.content, {"classes": weights.classes})
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"weights={path}: no such file")
@@ -53,77 +81,149 @@ def read(path: str | Path) -> WeightFile:
     except Exception as error:  # damaged files are met with many kinds, KeyError among them
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise WeightsError(f"weights={path}: damaged, or not a file of weights alone ({reason})") from error
-    about = {key: content[key] for key in ABOUT if key in content} if isinstance(content, dict) else {}
-    tensors = content.get("model", content) if isinstance(content, dict) else None
+    return _from_content(path, content, {})
+
+
+def _from_content(path: Path, content: Any, about: dict[str, Any]) -> WeightFile:
+    notes, tensors = [], content
+    if isinstance(content, dict) and (container := next((key for key in CONTAINERS if key in content), None)):
+        tensors = content[container]
+        about = about | {key: content[key] for key in ABOUT if key in content}
+        if any(key in content for key in OPTIMIZERS):
+            notes.append("its optimizer state is not used")
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise WeightsError(f"weights={path}: holds no state dict, neither bare nor under the key 'model'")
-    return WeightFile(path, tensors, about)
+        keys = ", ".join(repr(key) for key in CONTAINERS)
+        raise WeightsError(f"weights={path}: holds no state dict, neither bare nor under the key {keys}")
+    return WeightFile(path, dict(tensors), about, notes)
 
 
-ABOUT = ("classes", "config", "best")
-"""What a file may say of its weights."""
-
-
-def load(model: nn.Module, weights: WeightFile, *, backbone_only: bool, classes: list[str]) -> str:
+def load(model: nn.Module, weights: WeightFile, *, backbone_only: bool, classes: list[str]) -> Loaded:
     """Put weights into the model: all of them, or with `backbone_only` those of the layers before its head.
 
-    A backbone may come from another model: a ResNet's layers are the same with or without the prefix `backbone.`,
-    and what the file holds beyond them is left out.
+    Names are those of `weight_names`. A backbone may come from another model: a ResNet's layers are the same with or
+    without the prefix `backbone.`, and what the file holds beyond them is left out.
 
     Returns:
-        A sentence that says what was loaded.
+        What was loaded; as text, a few lines.
 
     Raises:
         WeightsError: listing what differs, and what would load all the same.
     """
-    wanted, tensors = model.state_dict(), weights.tensors
+    file, whole = renamed(weights.tensors), model.state_dict()
+    given = matched(file.tensors, whole)
+    notes = [*weights.notes, *_notes_on_strides(model, weights, file)]
     if backbone_only:
-        wanted, tensors = _backbone(model, wanted, tensors)
-    elif weights.about.get("classes", classes) != classes:
-        theirs = weights.about["classes"]
+        wanted = _backbone(model, whole, given, file)
+        chosen = {name: tensor for name, tensor in given.items() if name in wanted}
+    else:
+        wanted, chosen = whole, given
+        notes += _notes_on_classes(weights, classes)
+        notes += _notes_on_labels(file)
+    zeros = _biases_left_out(wanted, chosen, file)
+    if differences := Differences.between(wanted, chosen | zeros):
         raise WeightsError(
-            f"weights={weights.path}: trained for {len(theirs)} classes ({_listed(theirs)}), the data set has "
-            f"{len(classes)} ({_listed(classes)}); {BACKBONE_ALONE}"
+            f"weights={weights.path}: do not fit {type(model).__name__}\n{differences}"
+            + ("" if backbone_only else _offers(model, whole, given, file, differences))
         )
-    if differences := _differences(wanted, tensors):
-        offer = "" if backbone_only or _differences(*_backbone(model, wanted, tensors)) else f"\n{BACKBONE_ALONE}"
-        raise WeightsError(
-            f"weights={weights.path}: do not fit {type(model).__name__}\n" + "\n".join(differences) + offer
-        )
-    model.load_state_dict(tensors, strict=False)
-    kept = len(model.state_dict()) - len(tensors)
-    return f"loaded {len(tensors)} tensors from {weights.path}" + (
-        f", {kept} keep their initial values" if kept else ""
-    )
+    model.load_state_dict(chosen | zeros, strict=False)
+    if zeros:
+        notes.append(f"{len(zeros)} biases of convolutions are zero, for the file has none: {listed(list(zeros))}")
+    kept = [name for name in whole if name not in chosen and name not in zeros and not counts_batches(name)]
+    return Loaded(weights.path, list(chosen), kept, [name for name in given if name not in chosen], notes)
 
 
 def _backbone(
-    model: nn.Module, wanted: dict[str, Tensor], given: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the layers before the model's head want, and what of it is given, under the model's names."""
+    model: nn.Module, wanted: dict[str, Tensor], given: dict[str, Tensor], file: NamedTensors
+) -> dict[str, Tensor]:
+    """What the layers before the model's head want, with the pyramid where a detector's file holds all of that."""
     head: tuple[str, ...] = getattr(model, "head", ("fc.", "classifier.", "heads.", "head."))
-    wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(head)}
-    plain = {name.removeprefix("backbone."): tensor for name, tensor in given.items()}
-    found = {name: plain[name.removeprefix("backbone.")] for name in wanted if name.removeprefix("backbone.") in plain}
-    return wanted, found
+    body = {name: tensor for name, tensor in wanted.items() if not name.startswith(head)}
+    pyramid = {name: tensor for name, tensor in wanted.items() if name.startswith("pyramid.fpn.")}
+    fits = not Differences.between(pyramid, {name: given[name] for name in pyramid if name in given})
+    return body | pyramid if fits and file.origin == "detection" else body
 
 
-BACKBONE_ALONE = "set weights.backbone_only=true to load only the layers before the head"
+def _offers(
+    model: nn.Module, whole: dict[str, Tensor], given: dict[str, Tensor], file: NamedTensors, differences: Differences
+) -> str:
+    """What would load all the same, a line each."""
+    offers = ""
+    if file.model and not differences.only_shapes_of(("fc.", "branch.classifier.")):
+        offers += f"\nthis file of the reference implementation is for model={file.model}"
+    backbone = _backbone(model, whole, given, file)
+    if not Differences.between(backbone, {name: given[name] for name in backbone if name in given}):
+        offers += f"\n{BACKBONE_ALONE}"
+    return offers
 
 
-def _differences(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    shapes = [
-        f"{name} {tuple(given[name].shape)} in the file, {tuple(wanted[name].shape)} in the model"
-        for name in wanted
-        if name in given and wanted[name].shape != given[name].shape
-    ]
-    kinds = {
-        "missing from the file": [name for name in wanted if name not in given],
-        "not in the model": [name for name in given if name not in wanted],
-        "of another shape": shapes,
-    }
-    return [f"  {len(names)} {kind}: {_listed(names)}" for kind, names in kinds.items() if names]
+def _biases_left_out(wanted: dict[str, Tensor], given: dict[str, Tensor], file: NamedTensors) -> dict[str, Tensor]:
+    """Zeros for the branch's convolutions that had no bias in the reference implementation: the same function."""
+    if file.origin != "reference":
+        return {}
+    convolutions = [name.removesuffix("weight") for name, tensor in given.items() if tensor.ndim == 4]
+    biases = [f"{name}bias" for name in convolutions if name.startswith("branch.")]
+    return {name: torch.zeros_like(wanted[name]) for name in biases if name in wanted and name not in given}
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+def _notes_on_strides(model: nn.Module, weights: WeightFile, file: NamedTensors) -> list[str]:
+    """Say where bottlenecks have their stride, if the file's and the model's differ: no name or shape shows it.
+
+    Raises:
+        WeightsError: if the file is torchvision's or the reference implementation's, whose are in the 3x3 convolution.
+    """
+    ours: bool = getattr(getattr(model, "backbone", model), "stride_in_1x1", False)
+    if not any(re.search(r"layer\d\.\d+\.conv3\.weight$", name) for name in file.tensors):
+        return []
+    if str(weights.path).startswith(published.PREFIX) or file.origin != "plain":
+        if ours:
+            raise WeightsError(
+                f"weights={weights.path}: their bottlenecks have the stride in {PLACES[False]}, the model's in "
+                f"{PLACES[True]}; set model.stride_in_1x1=false"
+            )
+        return []
+    if isinstance(config := weights.about.get("config"), dict):
+        theirs = config.get("model", {}).get("stride_in_1x1", False)
+        return (
+            [f"their bottlenecks have the stride in {PLACES[theirs]}, the model's in {PLACES[ours]}"]
+            if theirs != ours
+            else []
+        )
+    return (
+        [f"if they are torchvision's, set model.stride_in_1x1=false: they have the stride in {PLACES[False]}"]
+        if ours
+        else []
+    )
+
+
+# By the value of stride_in_1x1.
+PLACES = ("the 3x3 convolution", "the first 1x1 convolution")
+
+
+def _notes_on_classes(weights: WeightFile, classes: list[str]) -> list[str]:
+    """Compare the file's classes, if it names them, with the data set's.
+
+    ImageNet's folders are named by WordNet ids, torchvision's outputs by words, both in the order of the ids.
+
+    Raises:
+        WeightsError: if they differ.
+    """
+    theirs: list[str] = weights.about.get("classes", classes)
+    if theirs == classes:
+        return []
+    ids = [bool(re.fullmatch(r"n\d{8}", name)) for name in classes]
+    if len(theirs) == len(classes) == IMAGENET_CLASSES and all(ids) and classes == sorted(classes):
+        return [f"its classes are taken to be in the order of ImageNet's ids: {classes[0]} is {theirs[0]!r}"]
+    raise WeightsError(
+        f"weights={weights.path}: trained for {len(theirs)} classes ({listed(theirs)}), the data set has "
+        f"{len(classes)} ({listed(classes)}){first_difference(theirs, classes)}; {BACKBONE_ALONE}"
+    )
+
+
+IMAGENET_CLASSES = 1000
+
+
+def _notes_on_labels(file: NamedTensors) -> list[str]:
+    """The reference implementation numbered COCO-Stuff's stuff classes from the second, which outputs keep."""
+    if file.model not in ("seed_panoptic_fpn", "seed_vt_fpn"):
+        return []
+    return ["trained with labels one too low: output i is class i + 1 of COCO-Stuff's 91 stuff classes"]
