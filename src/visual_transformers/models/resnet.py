@@ -141,7 +141,7 @@ def check_images(images: Tensor, stride: int) -> None:
     if images.ndim != 4 or images.shape[1] != 3:
         raise DataError(f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}")
     height, width = images.shape[2:]
-    if height < stride or width < stride:
+    if height < stride or width < stride:  # each side alone: their minimum would tie them together in an export
         raise DataError(
             f"images of {height} x {width} pixels are smaller than the backbone's stride of {stride}; "
             f"resize them so that both sides have at least {stride} pixels"
