@@ -63,6 +63,10 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("profile.seconds=-1", ["profile.seconds=-1", "at least 0"]),
         ("profile.seconds=inf", ["profile.seconds=inf", "finite"]),
         ("profile.repeats=0", ["profile.repeats=0", "at least 1"]),
+        ("export.formats=[]", ["export.formats=[]", "one or more of safetensors, torch_export, onnx"]),
+        ("export.formats=[onnx,tflite]", ["export.formats=[onnx,tflite]", "one or more of safetensors"]),
+        ("export.formats=onnx", ["export.formats=onnx", "expected"]),
+        ("export.tolerance=0", ["export.tolerance=0", "above 0"]),
         ("+model.nun_classes=3", ["model.nun_classes", "no such key"]),
     ],
 )

@@ -270,6 +270,9 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
     size = OmegaConf.select(cfg, "profile.image_size")
     if isinstance(size, ListConfig) and (len(size) != 2 or any(isinstance(n, int) and n < 1 for n in size)):
         yield f"profile.image_size={size}: expected height and width, each at least 1, as in [224,224]"
+    formats = OmegaConf.select(cfg, "export.formats")
+    if isinstance(formats, ListConfig) and not (formats and set(formats) <= set(EXPORT_FORMATS)):
+        yield f"export.formats=[{','.join(map(str, formats))}]: expected one or more of {', '.join(EXPORT_FORMATS)}"
     if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
     if not 0 <= (_number(cfg, "predict.overlap") or 0) < 1:
@@ -300,7 +303,8 @@ AT_LEAST = {
     "hardware.workers": 0,
     "hardware.threads": 1,
 }
-ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "data.crop", "data.min_scale")
+ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "data.crop", "data.min_scale", "export.tolerance")
+EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 
 
 def _makes_a_folder(name: str) -> bool:

@@ -20,6 +20,14 @@ from visual_transformers.metrics import ClassTable
 MAX_CLASSES_PRINTED = 30
 
 
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print rows of text below the names of their columns."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=True, highlight=False).print(table)
+
+
 @dataclass
 class Picture:
     """One image (3, H, W), as the model sees it, with its target and prediction: class indices or masks of them."""

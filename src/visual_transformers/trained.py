@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -35,6 +36,8 @@ class Trained:
     prepare: Preparation
     category_ids: list[int] | None
     weights_path: Path
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the weight file says of its weights: the keys of `weights.ABOUT`."""
 
     @classmethod
     def build(cls, cfg: Config, directory: Path) -> Trained:
@@ -64,6 +67,7 @@ class Trained:
             prepare=data.preparation(cfg.data),
             category_ids=data.category_ids(cfg.data),
             weights_path=file.path,
+            about=file.about,
         )
 
     @property

@@ -19,7 +19,7 @@ from visual_transformers.models import published
 from visual_transformers.models.weight_names import NamedTensors, matched, renamed
 from visual_transformers.models.weight_report import Differences, Loaded, counts_batches, first_difference, listed
 
-ABOUT = ("classes", "config", "best")
+ABOUT = ("classes", "config", "best", "version")
 """What a file may say of its weights."""
 CONTAINERS = ("model", "model_state_dict", "state_dict")
 """Keys under which a checkpoint may hold its weights: ours, the reference implementation's, PyTorch's examples'."""
