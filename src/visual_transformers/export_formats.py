@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,7 +130,10 @@ class Original:
     def program(self) -> ExportedProgram:
         """The traced model, from which two of the formats are made."""
         with torch.no_grad():
-            return torch.export.export(self.model, (self.example,), dynamic_shapes=(self.sizes.dynamic,))
+            program = torch.export.export(self.model, (self.example,), dynamic_shapes=(self.sizes.dynamic,))
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # the paths of this machine's source files, line for line
+        return program
 
     @torch.no_grad()
     def largest_difference(self, forward: Forward) -> float:
@@ -173,17 +178,32 @@ def load_torch_export(path: Path, original: Original) -> Forward:
 
 def write_onnx(path: Path, original: Original) -> None:
     """The traced model as ONNX in one file, with the metadata as its properties, each of them JSON."""
-    program = torch.onnx.export(
-        original.program,
-        dynamo=True,
-        dynamic_shapes=(original.sizes.dynamic,),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    with quiet("onnxscript", "onnx_ir"):
+        program = torch.onnx.export(
+            original.program,
+            dynamo=True,
+            dynamic_shapes=(original.sizes.dynamic,),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update({key: json.dumps(value) for key, value in original.about.items()})
     atomic.write(path, lambda temporary: program.save(temporary, external_data=False))
+
+
+@contextmanager
+def quiet(*libraries: str) -> Iterator[None]:
+    """Keep back what libraries log of their ordinary work, a line for each node of a graph; warnings come through."""
+    loggers = [logging.getLogger(name) for name in libraries]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def load_onnx(path: Path, original: Original) -> Forward:

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import warnings
+import zipfile
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from visual_transformers import __version__
+from visual_transformers.config import EXPORT_FORMATS, build
+from visual_transformers.errors import ConfigError, RunError, WeightsError
+from visual_transformers.export import export
+from visual_transformers.export_formats import FORMATS, Original, Sizes
+from visual_transformers.models import weights
+from visual_transformers.trained import Trained
+
+SMALL_RESNET = ("model=resnet18", "~model.token_channels")
+MODELS = {
+    "vt_resnet18": (),
+    "resnet18": SMALL_RESNET,
+    "vt_fpn": (),
+    "panoptic_fpn": ("model=panoptic_fpn", "~model.token_channels"),
+}
+
+
+@dataclass
+class Exported:
+    """What one export was given, wrote and said."""
+
+    cfg: object
+    model: nn.Module
+    classes: list[str]
+    folder: Path
+    printed: str
+    log: list[logging.LogRecord] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+
+    def images(self, batch: int) -> torch.Tensor:
+        """A batch of a size that the export itself has not tried."""
+        return torch.randn(batch, 3, 50, 131)
+
+    def json(self) -> dict:
+        return json.loads((self.folder / "export.json").read_text())
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Batch normalisations as after training: not the identity."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def trained_file(cfg, path: Path) -> tuple[nn.Module, list[str]]:
+    classes = build(cfg.data, "data").classes
+    model = with_statistics(build(cfg.model, "model", num_classes=len(classes)))
+    weights.save(path, model, {"classes": classes, "config": cfg.everything, "best": {"epoch": 2}})
+    return model, classes
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def exported(request, tmp_path_factory, tiny, tiny_scenes) -> Exported:
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp(request.param)
+    file = directory / "trained.safetensors"
+    compose = tiny_scenes if request.param.endswith("fpn") else tiny
+    cfg = compose(*MODELS[request.param], "mode=export", f"weights={file}", "data.image_size=64")
+    model, classes = trained_file(cfg, file)
+    said, root, handler = io.StringIO(), logging.getLogger(), Records()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)  # as in a run, where Hydra sets it
+    try:
+        with redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            export(cfg, directory)
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+    shown = [str(w.message) for w in warned if not issubclass(w.category, DeprecationWarning)]
+    return Exported(cfg, model, classes, directory / "export", said.getvalue(), handler.records, shown)
+
+
+class Records(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def untrained(tmp_path, tiny):
+    """A function that gives the checked configuration of an export of a model's initial weights."""
+
+    def prepared(*overrides: str):
+        file = tmp_path / "trained.safetensors"
+        cfg = tiny("mode=export", f"weights={file}", *overrides)
+        trained_file(cfg, file)
+        return cfg
+
+    return prepared
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 4])
+def test_onnxruntime_gives_the_model_s_outputs_at_any_size(exported, batch):
+    session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    images = exported.images(batch)
+    found = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    assert relative(found, exported.model(images)) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_traced_program_gives_the_model_s_outputs_at_any_size(exported, batch):
+    program = torch.export.load(exported.folder / "model.pt2").module()
+    images = exported.images(batch)
+    assert relative(program(images), exported.model(images)) < 1e-5
+
+
+def test_the_weights_are_the_model_s_bit_for_bit(exported):
+    tensors = safetensors.torch.load_file(exported.folder / "model.safetensors")
+    expected = exported.model.state_dict()
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_the_onnx_model_is_one_valid_file_with_named_dimensions(exported):
+    onnx.checker.check_model(str(exported.folder / "model.onnx"), full_check=True)
+    assert not list(exported.folder.glob("*.data"))
+    (images,) = onnx.load(exported.folder / "model.onnx").graph.input
+    dimensions = [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim]
+    assert dimensions == ["batch", 3, "height", "width"]
+
+
+def test_the_traced_program_refuses_a_side_below_the_least_that_it_names(exported):
+    program = torch.export.load(exported.folder / "model.pt2").module()
+    least = exported.json()["input"]["least_side"]
+    program(torch.zeros(1, 3, least, least))
+    with pytest.raises(AssertionError, match=str(least)):
+        program(torch.zeros(1, 3, least - 1, least))
+
+
+def test_every_artefact_says_without_this_package_what_it_is(exported):
+    session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    of_onnx = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    with safetensors.safe_open(exported.folder / "model.safetensors", "pt") as opened:
+        of_safetensors = {key: json.loads(value) for key, value in opened.metadata().items()}
+    with zipfile.ZipFile(exported.folder / "model.pt2") as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("extra/about.json"))
+        of_torch = json.loads(archive.read(name))
+    assert of_onnx == of_safetensors == of_torch
+    assert of_onnx["classes"] == exported.classes
+    assert of_onnx["config"] == exported.cfg.everything
+    assert of_onnx["version"] == __version__
+    assert of_onnx["best"] == {"epoch": 2}
+    assert of_onnx["input"]["shape"] == ["batch", 3, "height", "width"]
+    assert "0.485" in of_onnx["input"]["preparation"]
+
+
+def test_an_artefact_names_no_source_file_of_this_machine(exported):
+    with zipfile.ZipFile(exported.folder / "model.pt2") as archive:
+        texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    assert not any(b"resnet.py" in text for text in [*texts, (exported.folder / "model.onnx").read_bytes()])
+
+
+def test_the_report_says_what_was_written_and_how_far_it_is_from_the_model(exported):
+    artefacts = {artefact["format"]: artefact for artefact in exported.json()["artefacts"]}
+    assert tuple(artefacts) == EXPORT_FORMATS
+    for artefact in artefacts.values():
+        assert artefact["bytes"] == (exported.folder / artefact["file"]).stat().st_size
+        assert 0 <= artefact["largest_relative_difference"] < 1e-5
+        assert artefact["file"] in exported.printed
+    assert artefacts["safetensors"]["largest_relative_difference"] == 0
+
+
+def test_artefacts_are_compared_on_several_batches_and_odd_sizes(exported):
+    shapes = exported.json()["compared_on"]
+    assert len({batch for batch, *_ in shapes}) >= 2
+    assert len({(h, w) for _, _, h, w in shapes if h % 32 and w % 32}) >= 2
+
+
+def test_nothing_is_logged_and_nothing_warned_of(exported):
+    assert not [record.getMessage() for record in exported.log]
+    assert not exported.warned
+
+
+def test_every_format_that_the_configuration_knows_can_be_written():
+    assert tuple(FORMATS) == EXPORT_FORMATS
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda logits: logits * 1.001, lambda logits: logits * float("nan"), lambda logits: logits[:1]],
+    ids=["other numbers", "no numbers", "another shape"],
+)
+def test_an_artefact_that_gives_something_else_is_an_error_that_names_it(untrained, tmp_path, monkeypatch, wrong):
+    def load(path, original):
+        forward = right.load(path, original)
+        return lambda images: wrong(forward(images))
+
+    right = FORMATS["safetensors"]
+    monkeypatch.setitem(FORMATS, "safetensors", replace(right, load=load))
+    cfg = untrained("export.formats=[safetensors,torch_export]")
+    with pytest.raises(RunError, match=r"export/model\.safetensors: .*export\.tolerance") as refused:
+        export(cfg, tmp_path)
+    assert "model.pt2" not in str(refused.value)
+    assert (tmp_path / "export" / "export.json").is_file()
+
+
+def test_the_copy_is_in_float32_and_contiguous_whatever_the_hardware(untrained, tmp_path):
+    trained = Trained.build(untrained("hardware.precision=bf16", "hardware.channels_last=true"), tmp_path)
+    trained.model.to(torch.bfloat16)
+    original = Original.of(untrained(), trained)
+    assert all(p.dtype == torch.float32 and p.is_contiguous() for p in original.model.parameters())
+    assert all(p.dtype == torch.bfloat16 for p in trained.model.parameters())
+
+
+@torch.no_grad()
+def test_a_model_of_images_as_small_as_its_stride_is_exported_for_that_size(untrained, tmp_path):
+    cfg = untrained(*SMALL_RESNET, "model.stem_stride=4", "data.image_size=32", "export.formats=[torch_export]")
+    export(cfg, tmp_path)
+    report = json.loads((tmp_path / "export" / "export.json").read_text())
+    assert report["input"]["shape"] == ["batch", 3, 32, 32]
+    assert torch.export.load(tmp_path / "export" / "model.pt2").module()(torch.zeros(5, 3, 32, 32)).shape == (5, 10)
+
+
+def test_a_model_that_names_no_stride_takes_only_the_size_that_images_are_prepared_to():
+    sizes = Sizes.of(nn.Linear(1, 1), torch.zeros(3, 224, 192))
+    assert sizes.shape == ["batch", 3, 224, 192]
+    assert list(sizes.dynamic) == [0]
+    assert {shape[1:] for shape in sizes.compared} == {(3, 224, 192)}
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_with_how_to_install_it_before_the_weights_are_read(
+    tiny, tmp_path, monkeypatch, package
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError) as refused:
+        export(tiny("mode=export", "weights=missing"), tmp_path)
+    for words in (f"needs {package},", "visual-transformers[export]", "export.formats=[safetensors,torch_export]"):
+        assert words in str(refused.value)
+
+
+def test_formats_that_need_no_onnx_are_written_without_it(untrained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    export(untrained("export.formats=[safetensors]"), tmp_path)
+    assert {path.name for path in (tmp_path / "export").iterdir()} == {"export.json", "model.safetensors"}
+
+
+def test_a_missing_weight_file_is_said(tiny, tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        export(tiny("mode=export", f"weights={tmp_path / 'missing.pt'}"), tmp_path)
