@@ -60,7 +60,7 @@ def check_packages(formats: list[str]) -> None:
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise ConfigError(
-            f"export.formats: onnx needs {', '.join(missing)}, which is not installed; "
+            f"export.formats: onnx needs packages that are not installed ({', '.join(missing)}); "
             "pip install 'visual-transformers[export]', or do without: export.formats=[safetensors,torch_export]"
         )
 
