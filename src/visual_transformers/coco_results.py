@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.mask import decode, encode
 
 from visual_transformers import atomic
 from visual_transformers.data.files import read_mask
@@ -40,25 +41,8 @@ def image_id(path: Path) -> int | str:
     return int(number[1]) if number else path.stem
 
 
-def check_library() -> None:
-    """See that COCO's API is installed.
-
-    Raises:
-        RunError: if it is not.
-    """
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ImportError as error:
-        raise RunError(
-            f"predicting with a model of COCO-Stuff also writes COCO's result format, which needs pycocotools "
-            f"({error}); install it with: pip install pycocotools"
-        ) from error
-
-
 def entries(mask: NDArray[np.uint8], image: int | str, category_ids: list[int]) -> list[dict[str, Any]]:
     """One result for each class index that occurs in a mask (H, W); `category_ids` are the classes' official ids."""
-    from pycocotools.mask import encode
-
     found = []
     for index in np.unique(mask).tolist():
         encoded = encode(np.asfortranarray(mask == index, dtype=np.uint8))
@@ -87,8 +71,6 @@ def write(path: Path, results: list[dict[str, Any]], masks: dict[int | str, Path
 
 def _agree(results: list[dict[str, Any]], file: Path, category_ids: list[int]) -> bool:
     """Whether the results of one image cover every pixel of its mask once, with the right class."""
-    from pycocotools.mask import decode
-
     mask = read_mask(file)
     covered = np.zeros(mask.shape, np.int64)
     for result in results:

@@ -8,8 +8,8 @@ from typing import Any
 
 from visual_transformers import atomic, plots
 from visual_transformers.cost import Latency
-from visual_transformers.results import csv_text, markdown_table, print_table
 from visual_transformers.settings import Node
+from visual_transformers.tables import csv_text, markdown_table, print_table
 
 Report = dict[str, Any]
 Row = dict[str, Any]

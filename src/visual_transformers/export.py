@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from visual_transformers import __version__, atomic, results
+from visual_transformers import __version__, atomic
 from visual_transformers.config import blamed_on
 from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.export_formats import FORMATS, Original
 from visual_transformers.settings import Config
+from visual_transformers.tables import print_table
 from visual_transformers.trained import Trained
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -102,8 +103,14 @@ def report(cfg: Config, trained: Trained, original: Original, folder: Path, arte
         ],
     }
     atomic.write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
-    results.print_table(
+    print_table(
         f"{cfg.name}: exported to {folder}, images of {' x '.join(map(str, original.sizes.shape))}",
-        ["artefact", "size", "largest relative difference"],
-        [[a.path.name, f"{a.size / 1e6:.2f} MB", f"{a.difference:.1e}"] for a in artefacts],
+        [
+            {
+                "artefact": a.path.name,
+                "size": f"{a.size / 1e6:.2f} MB",
+                "largest relative difference": f"{a.difference:.1e}",
+            }
+            for a in artefacts
+        ],
     )

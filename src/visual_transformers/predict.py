@@ -146,12 +146,11 @@ def coco_image_ids(trained: Trained, images: ReadableImages) -> dict[Path, int |
     """The ids that COCO's result format gives the images; none for a model of other data.
 
     Raises:
-        UserError: if COCO's API is not installed, two images would have one id, or the data set's settings are not
+        UserError: if two images would have one id, or the data set's settings are not
             those of the weights.
     """
     if trained.category_ids is None:
         return {}
-    coco_results.check_library()
     if len(trained.category_ids) != len(trained.classes):
         raise RunError(
             f"weights={trained.weights_path}: {len(trained.classes)} classes, but the data set's settings name "

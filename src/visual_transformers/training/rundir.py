@@ -10,7 +10,8 @@ import yaml
 from visual_transformers import atomic
 
 OURS = (
-    "checkpoints", "test", "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
+    "checkpoints", "test", "predict", "explain", "export", "profile",
+    "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
     "curves.png", "samples.png",
 )  # fmt: skip
 
