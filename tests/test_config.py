@@ -84,6 +84,15 @@ def test_all_problems_are_reported_at_once(composed):
     assert len(str(refused.value).splitlines()) == 5
 
 
+def test_a_builder_of_the_library_is_a_target_with_its_own_keys(composed):
+    target = ["model._target_=visual_transformers.models.vt_resnet34", "model.modules=3"]
+    assert type(build(checked(composed(*target)).model, "model", num_classes=3)).__name__ == "VTResNet"
+    with pytest.raises(ConfigError, match=r"model\.tokens=x: expected int"):
+        checked(composed(*target, "model.tokens=x"))
+    with pytest.raises(ConfigError, match="vt_resnet34 is for classification"):
+        checked(composed("task=segmentation", "model=vt_resnet18", *target))
+
+
 @pytest.mark.parametrize("choice", ["task=classification", "task=segmentation", "model=resnet18", "optimizer=rmsprop"])
 def test_defaults_are_accepted(composed, choice):
     checked(composed(choice))

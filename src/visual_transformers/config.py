@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import make_dataclass
+from functools import partial
 from typing import Any, Literal
 
 from hydra.utils import get_object, instantiate
@@ -117,10 +118,15 @@ def allowed_object(target: str, path: str) -> Callable[..., Any]:
         found = get_object(target)
     except Exception as error:
         raise ConfigError(f"{path}._target_={target}: cannot be imported ({error})") from error
-    home = f"{getattr(found, '__module__', '')}."
+    home = f"{getattr(_unwrapped(found), '__module__', '')}."
     if not home.startswith(ALLOWED_TARGETS) or not callable(found):
         raise ConfigError(f"{path}._target_={target}: is not a class or function of an allowed package")
     return found
+
+
+def _unwrapped(found: Any) -> Any:
+    """The function or class behind a partial one, as `models.vt_resnet18` is."""
+    return found.func if isinstance(found, partial) else found
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -172,7 +178,7 @@ def _key_problems(
     `given` are arguments that the suite gives itself.
     """
     parameters = inspect.signature(target).parameters
-    hints = _type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
+    hints = _type_hints(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     present = [str(key) for key in node.keys()]  # noqa: SIM118 (`in` overlooks keys that are ???)
     for key in present:
@@ -197,8 +203,9 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Types of the arguments, where they can be told."""
+    target = _unwrapped(target)
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)  # type: ignore[misc]
     except (NameError, TypeError):  # names that only a type checker sees
         return {}
 
@@ -330,6 +337,7 @@ def _target_object(cfg: DictConfig, path: str) -> Any:
 
 def _task_of(found: Any) -> str | None:
     """The task that a model or data set is for, where its class says so."""
+    found = _unwrapped(found)
     if inspect.isfunction(found):
         found = _type_hints(found).get("return")
     return getattr(found, "task", None)
