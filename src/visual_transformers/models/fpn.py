@@ -176,6 +176,7 @@ def vt_fpn(
     token_module: TokenModuleName = "transformer",
     heads: int = 1,
     norm: NormName = "none",
+    scale_logits: bool = True,
     init: Initialisation = "torch",
     zero_init: bool = False,
     reassociate: bool = True,
@@ -192,8 +193,8 @@ def vt_fpn(
         stride_in_1x1: see `resnet.ResNet`; the paper's is true, torchvision's weights need false.
         pyramid_channels: channels of every level of the pyramid; None keeps each level's own, see `TokenPyramid`.
         tokens: visual tokens L of every level.
-        token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm, init, zero_init,
-            reassociate: see `tokens.VTDesign`.
+        token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm,
+            scale_logits, init, zero_init, reassociate: see `tokens.VTDesign`.
         branch_channels: channels of the semantic branch, a multiple of 32.
         finest_norm, branch_bias: see `SemanticBranch`.
     """
@@ -208,6 +209,7 @@ def vt_fpn(
         token_module=token_module,
         heads=heads,
         norm=norm,
+        scale_logits=scale_logits,
         init=init,
         zero_init=zero_init,
         reassociate=reassociate,

@@ -25,7 +25,8 @@ def merge_heads(x: Tensor) -> Tensor:
 class TokenTransformer(nn.Module):
     """Transformer over the tokens (equations 3 and 4).
 
-    T' = T + softmax_L((T K)(T Q)^T / sqrt(d)) T V with d = C_T / 2 / heads; T_out = T' + relu(T' F_1) F_2.
+    T' = T + softmax_L((T K)(T Q)^T / s) T V, where s is sqrt(C_T / 2 / heads) with `scale_logits`, and
+    T_out = T' + relu(T' F_1) F_2.
 
     Args:
         token_channels: channels C_T of a token.
@@ -33,6 +34,7 @@ class TokenTransformer(nn.Module):
         heads: of the attention.
         pre_norm: whether a LayerNorm stands before each residual branch.
         post_norm: whether a LayerNorm follows each convolution.
+        scale_logits: whether attention logits are divided by the root of their channels; not so in the paper.
         drop: chance that a residual branch is dropped for an image in training.
     """
 
@@ -44,6 +46,7 @@ class TokenTransformer(nn.Module):
         heads: int = 1,
         pre_norm: bool = False,
         post_norm: bool = False,
+        scale_logits: bool = True,
         drop: float = 0.0,
     ):
         super().__init__()
@@ -51,6 +54,7 @@ class TokenTransformer(nn.Module):
         if heads < 1 or half % heads:
             raise ValueError(f"heads={heads} do not divide the {half} channels of the keys (half of token_channels)")
         self.heads = heads
+        self.scale = math.sqrt(half // heads) if scale_logits else 1.0
         self.key = PointwiseConv(token_channels, half, groups, norm=post_norm)
         self.query = PointwiseConv(token_channels, half, groups, norm=post_norm)
         self.value = PointwiseConv(token_channels, token_channels, groups, norm=post_norm)
@@ -71,7 +75,7 @@ class TokenTransformer(nn.Module):
 
     def _attention(self, tokens: Tensor) -> Tensor:
         queries, keys = (split_heads(convolution(tokens), self.heads) for convolution in (self.query, self.key))
-        return softmax(queries @ keys.transpose(2, 3) / math.sqrt(keys.shape[3]), dim=3)
+        return softmax(queries @ keys.transpose(2, 3) / self.scale, dim=3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, L, C_T) -> (B, L, C_T)."""

@@ -29,12 +29,15 @@ class TokenizerOptions:
         pixel_convs: whether there are convolutions on pixels (value, and key where there is one); the reference
             implementation has none.
         norm: whether a LayerNorm follows the projections to tokens.
+        scale_logits: whether attention logits are divided by sqrt(C), as the reference implementation does; the
+            paper's equations do not.
         reassociate: whether to pool first and convolve then.
     """
 
     groups: int = 1
     pixel_convs: bool = True
     norm: bool = False
+    scale_logits: bool = True
     reassociate: bool = True
 
 
@@ -49,7 +52,8 @@ class Tokenizer(nn.Module):
 
     def __init__(self, channels: int, token_channels: int, options: TokenizerOptions):
         super().__init__()
-        self.channels, self.reassociate = channels, options.reassociate
+        self.reassociate = options.reassociate
+        self.scale = math.sqrt(channels) if options.scale_logits else 1.0
         self.value = PointwiseConv(channels, channels, options.groups) if options.pixel_convs else None
         self.embed = PointwiseConv(channels, token_channels, norm=options.norm)
 
@@ -71,7 +75,7 @@ class Tokenizer(nn.Module):
 class FilterTokenizer(Tokenizer):
     """Filter-based tokenizer (equation 1): each token has its own fixed filter, a column of W_A.
 
-    A = softmax_HW(X W_A / sqrt(C)). The scale 1/sqrt(C) is the reference implementation's.
+    A = softmax_HW(X W_A / s), where s is sqrt(C) with `scale_logits`.
     """
 
     def __init__(self, channels: int, tokens: int, token_channels: int, options: TokenizerOptions = DEFAULTS):
@@ -80,13 +84,13 @@ class FilterTokenizer(Tokenizer):
 
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
         """By the filters alone."""
-        return softmax(self.filters(pixels) / math.sqrt(self.channels), dim=1)
+        return softmax(self.filters(pixels) / self.scale, dim=1)
 
 
 class RecurrentTokenizer(Tokenizer):
     """Recurrent tokenizer (equation 2): the tokens of the module before decide where to look.
 
-    W_R = T_in W_{T->R}; A = softmax_HW(X W_K W_R^T / sqrt(C)).
+    W_R = T_in W_{T->R}; A = softmax_HW(X W_K W_R^T / s), where s is sqrt(C) with `scale_logits`.
     """
 
     def __init__(self, channels: int, token_channels: int, options: TokenizerOptions = DEFAULTS):
@@ -102,7 +106,7 @@ class RecurrentTokenizer(Tokenizer):
             filters = self.key.transposed(filters)  # (X W_K) W_R^T = X (W_R W_K^T)^T
         elif self.key is not None:
             pixels = self.key(pixels)
-        return softmax(pixels @ filters.transpose(1, 2) / math.sqrt(self.channels), dim=1)
+        return softmax(pixels @ filters.transpose(1, 2) / self.scale, dim=1)
 
 
 class GridTokenizer(Tokenizer):

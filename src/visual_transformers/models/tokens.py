@@ -45,9 +45,9 @@ def to_pixels(feature_map: Tensor) -> Tensor:
 class Projector(nn.Module):
     """Projector (equation 5): brings what the tokens hold back to the pixels.
 
-    X_out = X_in W_S + softmax_L((X_in W_Q)(T W_K)^T / sqrt(C_out / heads)) T W_V, where the skip W_S is there only
-    when the number of channels changes. W_Q is folded into the L keys, for (W_Q X)^T K = X^T (W_Q^T K), unless
-    `reassociate` is off.
+    X_out = X_in W_S + softmax_L((X_in W_Q)(T W_K)^T / s) T W_V, where s is sqrt(C_out / heads) with `scale_logits`,
+    and the skip W_S is there only when the number of channels changes. W_Q is folded into the L keys, for
+    (W_Q X)^T K = X^T (W_Q^T K), unless `reassociate` is off.
 
     Args:
         in_channels, out_channels: of the pixels.
@@ -56,6 +56,7 @@ class Projector(nn.Module):
         heads: of the attention.
         pre_norm: whether a LayerNorm stands before the tokens' convolutions.
         post_norm: whether a LayerNorm follows each of them.
+        scale_logits: whether attention logits are divided by the root of their channels; not so in the paper.
         drop: chance that nothing is brought back to the pixels of an image in training.
         reassociate: whether the query is folded into the keys.
     """
@@ -70,6 +71,7 @@ class Projector(nn.Module):
         heads: int = 1,
         pre_norm: bool = False,
         post_norm: bool = False,
+        scale_logits: bool = True,
         drop: float = 0.0,
         reassociate: bool = True,
     ):
@@ -77,6 +79,7 @@ class Projector(nn.Module):
         if heads < 1 or out_channels % heads:
             raise ValueError(f"heads={heads} do not divide the projector's {out_channels} channels")
         self.heads, self.reassociate = heads, reassociate
+        self.scale = math.sqrt(out_channels // heads) if scale_logits else 1.0
         self.query = PointwiseConv(in_channels, out_channels, groups)
         self.key = PointwiseConv(token_channels, out_channels, norm=post_norm)
         self.value = PointwiseConv(token_channels, out_channels, norm=post_norm)
@@ -90,14 +93,13 @@ class Projector(nn.Module):
 
     def _attention(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         keys = split_heads(self.key(tokens), self.heads)
-        scale = math.sqrt(keys.shape[3])
         if not self.reassociate:
-            return softmax(split_heads(self.query(pixels), self.heads) @ keys.transpose(2, 3) / scale, dim=3)
+            return softmax(split_heads(self.query(pixels), self.heads) @ keys.transpose(2, 3) / self.scale, dim=3)
         own = torch.eye(self.heads, device=keys.device, dtype=keys.dtype)[:, None, :, None]
         padded = (keys[:, :, :, None] * own).flatten(3)  # (B, heads, L, C_out), zero but for the head's own channels
         folded = self.query.transposed(padded.flatten(1, 2))
         logits = (pixels @ folded.transpose(1, 2)).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        return softmax(logits / scale, dim=3)
+        return softmax(logits / self.scale, dim=3)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """(B, HW, C_in) and (B, L, C_T) -> (B, HW, C_out)."""
@@ -121,8 +123,10 @@ class VTDesign:
         heads: of the attention in transformer and projector.
         norm: LayerNorms: `none`; `pre`, before each residual branch on the tokens and before the projector; `post`,
             behind each convolution on tokens (YOGO has one there).
-        init: initialisation of the convolutions, see `PointwiseConv.initialise`; `lecun` also gives the filters unit
-            variance, so that the tokens differ from the start.
+        scale_logits: whether attention logits are divided by the root of their channels, as the reference
+            implementation and YOGO do; the paper's equations do not.
+        init: initialisation of the convolutions, see `PointwiseConv.initialise`; `lecun` also gives the filters'
+            logits unit variance, so that the tokens differ from the start.
         zero_init: whether the last convolution of every residual branch starts at zero.
         reassociate: whether convolutions run over tokens in place of pixels: the same function for less work.
     """
@@ -136,6 +140,7 @@ class VTDesign:
     token_module: TokenModuleName = "transformer"
     heads: int = 1
     norm: NormName = "none"
+    scale_logits: bool = True
     init: Initialisation = "torch"
     zero_init: bool = False
     reassociate: bool = True
@@ -158,8 +163,15 @@ class VTDesign:
             return nn.Identity()
         if self.token_module == "graph":
             return GraphConvolution(tokens, self.token_channels, drop=drop)
-        norms = {"pre_norm": self.norm == "pre", "post_norm": self.norm == "post"}
-        return TokenTransformer(self.token_channels, self.token_groups, heads=self.heads, drop=drop, **norms)
+        return TokenTransformer(
+            self.token_channels,
+            self.token_groups,
+            heads=self.heads,
+            pre_norm=self.norm == "pre",
+            post_norm=self.norm == "post",
+            scale_logits=self.scale_logits,
+            drop=drop,
+        )
 
     def projector(self, in_channels: int, out_channels: int, drop: float = 0.0) -> Projector:
         """What brings the tokens back to the pixels."""
@@ -171,6 +183,7 @@ class VTDesign:
             heads=self.heads,
             pre_norm=self.norm == "pre",
             post_norm=self.norm == "post",
+            scale_logits=self.scale_logits,
             drop=drop,
             reassociate=self.reassociate,
         )
@@ -181,8 +194,8 @@ class VTDesign:
             if isinstance(module, PointwiseConv):
                 module.initialise(self.init)
         for module in modules.modules():
-            if isinstance(module, FilterTokenizer) and self.init == "lecun":
-                nn.init.normal_(module.filters.weight)  # X W_A is divided by sqrt(C) already
+            if isinstance(module, FilterTokenizer) and self.init == "lecun" and self.scale_logits:
+                nn.init.normal_(module.filters.weight)  # X W_A is divided by sqrt(C) later
             if self.zero_init and isinstance(module, TokenTransformer | GraphConvolution):
                 for convolution in module.last_convs:
                     convolution.zero()
@@ -194,6 +207,7 @@ class VTDesign:
             groups=pixel_groups(channels, self.group_width),
             pixel_convs=self.pixel_convs,
             norm=self.norm == "post",
+            scale_logits=self.scale_logits,
             reassociate=self.reassociate,
         )
 

@@ -36,8 +36,8 @@ class VTResNet(nn.Module):
         dropout: chance of a token channel to be zeroed before the head in training.
         stochastic_depth: chance that the last residual branch is dropped for an image in training; it grows
             linearly from the first block of the backbone to the last module.
-        tokens, token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm, init,
-            zero_init, reassociate: see `tokens.VTDesign`.
+        tokens, token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm,
+            scale_logits, init, zero_init, reassociate: see `tokens.VTDesign`.
 
     Raises:
         ValueError: on sizes that do not divide or rates out of range.
@@ -65,6 +65,7 @@ class VTResNet(nn.Module):
         projector: bool = True,
         heads: int = 1,
         norm: NormName = "none",
+        scale_logits: bool = True,
         init: Initialisation = "torch",
         zero_init: bool = False,
         dropout: float = 0.0,
@@ -84,6 +85,7 @@ class VTResNet(nn.Module):
             token_module=token_module,
             heads=heads,
             norm=norm,
+            scale_logits=scale_logits,
             init=init,
             zero_init=zero_init,
             reassociate=reassociate,
