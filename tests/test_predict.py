@@ -14,14 +14,15 @@ from torchvision.transforms import v2
 from visual_transformers import coco_results, probabilities
 from visual_transformers.config import build, checked
 from visual_transformers.data.coco_stuff import STUFF, names
+from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.masks import MaskFolder
 from visual_transformers.data.transforms import whole_image
 from visual_transformers.errors import ConfigError, DataError, RunError
+from visual_transformers.inputs import image_paths, output_names
 from visual_transformers.models import weights
 from visual_transformers.predict import check_classes, predict, write_mask
 from visual_transformers.settings import PredictSettings
-from visual_transformers.trained import image_paths, output_names
 
 DIGITS = [str(digit) for digit in range(10)]
 SCENES = [*DIGITS, "background"]
@@ -161,13 +162,13 @@ def test_a_classifier_s_top_classes_are_the_first_of_its_probabilities(classifie
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b/a.jpg", 30, 90)
     listed = classifier(f"input={tmp_path}/in", "predict.top=3")
     assert [Path(one["file"]).relative_to(tmp_path).as_posix() for one in listed] == ["in/a.png", "in/b/a.jpg"]
-    prepare = v2.Compose([v2.Grayscale(3), v2.Resize((32, 32), antialias=True)])
+    prepare = v2.Compose([v2.Grayscale(3), v2.Resize((32, 32), v2.InterpolationMode.BICUBIC)])
     for one in listed:
         image = whole_image()(prepare(Image.open(one["file"]).convert("RGB")))
         with torch.inference_mode():
             expected, order = classifier.model(image[None])[0].softmax(dim=0).sort(descending=True)
         assert [c["name"] for c in one["classes"]] == [DIGITS[i] for i in order[:3]]
-        assert [c["probability"] for c in one["classes"]] == pytest.approx(expected[:3].tolist(), abs=0.02)
+        assert [c["probability"] for c in one["classes"]] == pytest.approx(expected[:3].tolist(), abs=1e-5)
     assert Image.open(tmp_path / "run/predict/predictions.png").size[0] > 100
 
 
@@ -177,6 +178,15 @@ def test_a_top_beyond_the_classes_lists_them_all_and_they_sum_to_1(classifier, t
     assert sorted(c["name"] for c in only["classes"]) == DIGITS
     assert sum(c["probability"] for c in only["classes"]) == pytest.approx(1, abs=1e-5)
     assert f"{path}: {only['classes'][0]['name']} {only['classes'][0]['probability']:.1%}, " in capsys.readouterr().out
+
+
+def test_without_an_input_validation_images_are_predicted(classifier, tmp_path):
+    listed = classifier("training.samples=3")
+    files = [Path(one["file"]) for one in listed]
+    assert [file.parent for file in files] == [tmp_path / "run/predict/inputs"] * 3
+    labels = digit_images("val")[1]
+    assert {file.name for file in files} == {f"{i}-digit-{labels[i]}.png" for i in (0, 180, 359)}
+    assert all(Image.open(file).size == (8, 8) for file in files)
 
 
 @pytest.mark.parametrize("override", ["predict.window=32", "predict.scales=[1.0,2.0]", "predict.flip=true"])

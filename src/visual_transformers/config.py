@@ -272,8 +272,8 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
         yield "weights is empty; name a file, or leave it out"
     if cfg.get("mode") not in ("train", "profile") and OmegaConf.select(cfg, "weights.backbone_only") is True:
         yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; leave it out"
-    if cfg.get("mode") in ("predict", "explain") and not cfg.get("input"):
-        yield f"input is not set, but mode={cfg.mode} needs images; name a file, a folder or a quoted glob"
+    if cfg.get("input") == "":
+        yield "input is empty; name an image file, a folder or a quoted glob, or leave it out"
     size = OmegaConf.select(cfg, "profile.image_size")
     if isinstance(size, ListConfig) and (len(size) != 2 or any(isinstance(n, int) and n < 1 for n in size)):
         yield f"profile.image_size={size}: expected height and width, each at least 1, as in [224,224]"

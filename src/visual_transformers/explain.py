@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from visual_transformers import atomic, plots_look
 from visual_transformers.data.transforms import denormalise
 from visual_transformers.errors import RunError
+from visual_transformers.inputs import ReadableImages, given_paths, output_names
 from visual_transformers.models.tokens import VTModule, VTPyramid
 from visual_transformers.probabilities import at_least, resized
 from visual_transformers.settings import Config
-from visual_transformers.trained import ReadableImages, Trained, image_paths, output_names
+from visual_transformers.trained import Trained
 
 Arguments = dict[nn.Module, tuple[Any, ...]]
 """What each module was last called with."""
@@ -56,11 +57,10 @@ def explain(cfg: Config, directory: Path) -> None:
         UserError: if there are no images or no weights, the model has no visual tokens, or, when all others are done,
             if some images could not be read.
     """
-    assert cfg.input is not None  # config.py has seen to it
-    paths = image_paths(cfg.input)
+    paths, pattern = given_paths(cfg, directory / "explain" / "inputs")
     trained = Trained.build(cfg, directory)
     stages = token_stages(trained.model)
-    images, names, directory = ReadableImages(paths), output_names(paths, cfg.input), directory / "explain"
+    images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
     explained = []
     for path, picture in images:
         image = trained.prepare(picture)

@@ -14,8 +14,9 @@ from PIL import Image
 from visual_transformers import atomic, coco_results, plots, plots_look, probabilities
 from visual_transformers.data.transforms import denormalise
 from visual_transformers.errors import ConfigError, RunError
+from visual_transformers.inputs import ReadableImages, given_paths, output_names
 from visual_transformers.settings import Config, PredictSettings
-from visual_transformers.trained import ReadableImages, Trained, image_paths, output_names
+from visual_transformers.trained import Trained
 
 MAX_SHEET = 64
 """Images in predictions.png."""
@@ -29,15 +30,14 @@ def predict(cfg: Config, directory: Path) -> None:
         UserError: if there are no images or no weights, a setting does not apply, or, when all others are done,
             if some images could not be read.
     """
-    assert cfg.input is not None  # config.py has seen to it
-    paths = image_paths(cfg.input)
+    paths, pattern = given_paths(cfg, directory / "predict" / "inputs")
     trained = Trained.build(cfg, directory)
     images, directory = ReadableImages(paths), directory / "predict"
     if trained.task.name == "classification":
         check_whole_images(cfg.predict)
         predictions = classify(trained, images, cfg.predict.top, directory)
     else:
-        predictions = segment(trained, images, output_names(paths, cfg.input), cfg.predict, directory)
+        predictions = segment(trained, images, output_names(paths, pattern), cfg.predict, directory)
     atomic.write_text(directory / "predictions.json", json.dumps(predictions, indent=2) + "\n")
     print(f"predicted {len(predictions)} images, left in {directory}")
     images.check_all_were_read()

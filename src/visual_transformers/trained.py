@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from visual_transformers.config import allowed_object, build
-from visual_transformers.data.files import images_in, read_image
 from visual_transformers.data.module import DataModule, Preparation
-from visual_transformers.errors import DataError, RunError
+from visual_transformers.errors import RunError
 from visual_transformers.models import weights
 from visual_transformers.settings import Config
 from visual_transformers.tasks import Task
@@ -94,64 +88,3 @@ class Trained:
                 "the weights were trained for"
             )
         return logits.float()
-
-
-def image_paths(pattern: str) -> list[Path]:
-    """Files of an image path, a folder (with its subfolders) or a glob, sorted.
-
-    Raises:
-        DataError: if there are none.
-    """
-    path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    found = images_in(path) if path.is_dir() else sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
-    files = [file for file in found if file.is_file()]
-    if not files:
-        raise DataError(f"input={pattern}: no such image, folder of images, or match of a glob")
-    return files
-
-
-def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
-    """A name for what is written of each of `image_paths(pattern)`; no two are equal.
-
-    It is the path below the input folder (for a glob, below the deepest folder that holds all), without the suffix
-    unless that tells two files apart.
-    """
-    folder = Path(pattern).expanduser()
-    base = folder if folder.is_dir() else Path(os.path.commonpath([path.parent for path in paths]))
-    whole = {path: path.relative_to(base) for path in paths}
-    names = {path: name.with_suffix("") for path, name in whole.items()}
-    while len(uses := Counter(names.values())) < len(names):
-        names = {path: whole[path] if uses[name] > 1 else name for path, name in names.items()}
-    return {path: name.as_posix() for path, name in names.items()}
-
-
-class ReadableImages:
-    """Iterates over (path, RGB image); files that cannot be read are reported, skipped and counted."""
-
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
-        self.problems: list[str] = []
-
-    def __iter__(self) -> Iterator[tuple[Path, Image.Image]]:
-        for path in self.paths:
-            try:
-                image = read_image(path)
-            except DataError as error:
-                self.problems.append(str(error))
-                print(f"skipped {error}")
-            else:
-                yield path, image
-
-    def check_all_were_read(self) -> None:
-        """Say at the end what was skipped.
-
-        Raises:
-            DataError: if anything was, so that the program's exit code says so.
-        """
-        if self.problems:
-            raise DataError(
-                f"{len(self.problems)} of {len(self.paths)} files were skipped, the others are done:\n"
-                + "\n".join(self.problems)
-            )

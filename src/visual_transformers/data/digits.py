@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from visual_transformers.data.module import DataModule, Preparation, Samples
+from visual_transformers.data.module import DataModule, Preparation, Samples, spread
 from visual_transformers.data.transforms import normalise, whole_image
 from visual_transformers.errors import DataError
 
@@ -89,11 +89,17 @@ class Digits(DataModule):
         """360 other digits."""
         return EnlargedDigits("val", self.image_size, v2.Compose(normalise()))
 
+    def pictures(self, count: int) -> list[tuple[str, Image.Image]]:
+        """Digits of 8 x 8 pixels, named by number and class."""
+        images, labels = digit_images("val")
+        return [(f"{i}-digit-{labels[i]}", Image.fromarray(images[i])) for i in spread(len(images), count)]
+
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:
         """Grey, and squeezed into the square that the model sees."""
-        size = settings.get("image_size", cls.image_size)
-        return v2.Compose([v2.ToImage(), v2.Grayscale(3), v2.Resize((size, size), antialias=True), *normalise()])
+        side = settings.get("image_size", cls.image_size)
+        enlarge = v2.Resize((side, side), interpolation=v2.InterpolationMode.BICUBIC)
+        return v2.Compose([v2.Grayscale(3), enlarge, v2.ToImage(), *normalise()])
 
 
 @cache
@@ -206,6 +212,11 @@ class DigitScenes(DataModule):
     def val_set(self) -> Samples:
         """The validation scenes."""
         return self._scenes("val", self.val_scenes)
+
+    def pictures(self, count: int) -> list[tuple[str, Image.Image]]:
+        """Validation scenes, named by number."""
+        scenes = self._scenes("val", self.val_scenes)
+        return [(f"scene-{i}", Image.fromarray(scenes.compose(i)[0])) for i in spread(len(scenes), count)]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:

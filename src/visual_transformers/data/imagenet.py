@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL.Image import Image
 from torchvision.datasets import ImageFolder
 
 from visual_transformers.data.files import folder, read_image
@@ -113,6 +114,12 @@ class ImageNet(DataModule):
     def val_set(self) -> Samples:
         """Central crops of the validation images."""
         return self._set(self.val, resize_and_centre_crop(self.eval_resize, self.image_size))
+
+    def pictures(self, count: int) -> list[tuple[str, Image]]:
+        """Images of the validation folder."""
+        samples = self._set(self.val, resize_and_centre_crop(self.eval_resize, self.image_size)).samples
+        paths = [Path(samples[index][0]) for index in spread(len(samples), count)]
+        return [(f"{path.parent.name}/{path.stem}", read_image(path)) for path in paths]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:

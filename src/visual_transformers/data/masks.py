@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -142,6 +143,11 @@ class MaskData(DataModule):
     def test_set(self) -> Samples:
         """Whole test images at their own size."""
         return MaskedImages(self.pairs("test"), self.table(), whole_image())
+
+    def pictures(self, count: int) -> list[tuple[str, Image]]:
+        """Images of the validation split."""
+        pairs = self.pairs("val")
+        return [(pairs[i][0].stem, read_image(pairs[i][0])) for i in spread(len(pairs), count)]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:

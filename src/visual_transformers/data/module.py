@@ -63,6 +63,14 @@ class DataModule(ABC):
         """What `mode=test` scores: the validation set, unless the data set has one of its own."""
         return self.val_set()
 
+    @abstractmethod
+    def pictures(self, count: int) -> list[tuple[str, Image]]:
+        """At most `count` validation images as they are, before any preparation, spread over the split, with names.
+
+        Raises:
+            DataError: if the folders are not as expected.
+        """
+
     @classmethod
     @abstractmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:

@@ -1,0 +1,93 @@
+"""The images of `mode=predict` and `mode=explain`: files that the user names, or validation images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+
+from PIL import Image
+
+from visual_transformers import atomic
+from visual_transformers.config import build
+from visual_transformers.data.files import images_in, read_image
+from visual_transformers.data.module import DataModule
+from visual_transformers.errors import DataError
+from visual_transformers.settings import Config
+
+
+def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
+    """Files of `input`, and the pattern that names them; without it validation images, which it writes to `folder`.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if cfg.input is not None:
+        return image_paths(cfg.input), cfg.input
+    data: DataModule = build(cfg.data, "data")
+    for name, image in data.pictures(cfg.training.samples):
+        atomic.write(folder / f"{name}.png", lambda path, image=image: image.save(path, format="PNG"))  # type: ignore[misc]
+    return image_paths(str(folder)), str(folder)
+
+
+def image_paths(pattern: str) -> list[Path]:
+    """Files of an image path, a folder (with its subfolders) or a glob, sorted.
+
+    Raises:
+        DataError: if there are none.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    found = images_in(path) if path.is_dir() else sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
+    files = [file for file in found if file.is_file()]
+    if not files:
+        raise DataError(f"input={pattern}: no such image, folder of images, or match of a glob")
+    return files
+
+
+def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
+    """A name for what is written of each of `image_paths(pattern)`; no two are equal.
+
+    It is the path below the input folder (for a glob, below the deepest folder that holds all), without the suffix
+    unless that tells two files apart.
+    """
+    folder = Path(pattern).expanduser()
+    base = folder if folder.is_dir() else Path(os.path.commonpath([path.parent for path in paths]))
+    whole = {path: path.relative_to(base) for path in paths}
+    names = {path: name.with_suffix("") for path, name in whole.items()}
+    while len(uses := Counter(names.values())) < len(names):
+        names = {path: whole[path] if uses[name] > 1 else name for path, name in names.items()}
+    return {path: name.as_posix() for path, name in names.items()}
+
+
+class ReadableImages:
+    """Iterates over (path, RGB image); files that cannot be read are reported, skipped and counted."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+        self.problems: list[str] = []
+
+    def __iter__(self) -> Iterator[tuple[Path, Image.Image]]:
+        for path in self.paths:
+            try:
+                image = read_image(path)
+            except DataError as error:
+                self.problems.append(str(error))
+                print(f"skipped {error}")
+            else:
+                yield path, image
+
+    def check_all_were_read(self) -> None:
+        """Say at the end what was skipped.
+
+        Raises:
+            DataError: if anything was, so that the program's exit code says so.
+        """
+        if self.problems:
+            raise DataError(
+                f"{len(self.problems)} of {len(self.paths)} files were skipped, the others are done:\n"
+                + "\n".join(self.problems)
+            )
