@@ -180,3 +180,13 @@ def test_every_key_has_a_comment(path):
 def test_every_file_is_valid_yaml_that_opens_with_a_comment(path):
     assert path.read_text().startswith("#")
     assert yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_job_of_a_sweep_file_is_accepted(composed, path):
+    [(key, values)] = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
+    models = set()
+    for value in values.split(","):
+        config = checked(composed(f"+sweep={path.stem}", f"{key}={value}"))
+        models.add(repr(build(config.model | {"token_channels": 32}, "model", num_classes=3)))
+    assert len(models) == len(values.split(","))
