@@ -122,3 +122,14 @@ def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(tmp_
     assert ended.returncode == 1
     assert "2.png: cannot be read as an image" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("path", ["in/[12]?*.jpg", "my photos/a b.png", "{x}/(y).png", "it's.png", "a=b:c.png", "x\\y"])
+def test_paths_need_no_quotes_of_hydra_s(composed, path):
+    cfg = composed(*completed([f"input={path}", f"weights={path}"]))
+    assert cfg.input == cfg.weights.file == path
+
+
+@pytest.mark.parametrize("argument", ["input=photos/*.jpg", "weights.file=a,b", "input='quoted [1]'", "seed=[1]"])
+def test_other_arguments_stay_as_they_are(argument):
+    assert completed([argument]) == [argument]

@@ -79,13 +79,14 @@ def happened_in_the_job(error: Exception) -> bool:
 def completed(arguments: list[str]) -> list[str]:
     """The command line, with what Hydra leaves to be said.
 
-    `weights=PATH` stands for `weights.file=PATH`; a trained run's own name; a folder for a sweep; and resolved values
+    `weights=PATH` stands for `weights.file=PATH`; quotes around paths and globs that Hydra would read as lists or
+    dictionaries; a trained run's own name; a folder for a sweep; and resolved values
     for --cfg job.
 
     A sweep's folder is named by its overrides, so the same command finds it again. It is given as an override because
     every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
     """
-    arguments = [re.sub("^weights=", "weights.file=", argument) for argument in arguments]
+    arguments = [quoted(re.sub("^weights=", "weights.file=", argument)) for argument in arguments]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     added = name_of_the_trained_run(overrides)
@@ -97,6 +98,20 @@ def completed(arguments: list[str]) -> list[str]:
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
         arguments = [*arguments, "--resolve"]
     return arguments
+
+
+def quoted(argument: str) -> str:
+    """An override whose value is a path or a glob, quoted for Hydra where it has brackets, blanks and the like.
+
+    A comma stays as it is, for in a sweep it parts several values.
+    """
+    key, _, value = argument.partition("=")
+    if key not in PATHS or not re.search(r"[^\w/.*?~+%@,-]", value) or value.startswith(("'", '"')):
+        return argument
+    return f"{key}='" + value.replace("'", "\\'") + "'"
+
+
+PATHS = ("input", "weights.file", "data.root")
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:
