@@ -187,12 +187,31 @@ def test_initialisation_has_the_deviation_of_its_name(how: str, deviation: float
     assert convolution.weight.std().item() == pytest.approx(deviation, rel=0.02)
 
 
-def test_lecun_gives_logits_of_unit_variance_to_the_first_tokenizer() -> None:
-    module = VTModule(
-        design(init="lecun", tokens=64, group_width=64), in_channels=256, out_channels=None, tokenizer="first"
-    )
-    logits = module.tokenizer.filters(torch.randn(1, 100, 256)) / math.sqrt(256)
+@pytest.mark.parametrize("init", ["torch", "xavier"])
+@pytest.mark.parametrize("scale_logits", [True, False])
+def test_unit_filters_give_logits_of_unit_variance(init: str, scale_logits: bool) -> None:
+    chosen = design(init=init, scale_logits=scale_logits, tokens=64, group_width=64)
+    tokenizer = VTModule(chosen, in_channels=256, out_channels=None, tokenizer="first").tokenizer
+    logits = tokenizer.filters(torch.randn(1, 100, 256)) / (math.sqrt(256) if scale_logits else 1)
     assert logits.std().item() == pytest.approx(1, rel=0.05)
+
+
+def test_filters_are_like_other_convolutions_without_unit_filters() -> None:
+    chosen = design(init="kaiming", unit_filters=False, tokens=64, group_width=64)
+    tokenizer = VTModule(chosen, in_channels=256, out_channels=None, tokenizer="first").tokenizer
+    assert tokenizer.filters.weight.std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.05)
+
+
+def test_logits_are_scaled_only_if_asked_for() -> None:
+    x, t = pixels(), torch.randn(2, 5, TOKEN_CHANNELS, dtype=torch.float64)
+    plain = FilterTokenizer(CHANNELS, 3, TOKEN_CHANNELS, TokenizerOptions(scale_logits=False)).double()
+    close(plain.attention(x, SIZE), torch.softmax(x @ plain.filters.weight.T, dim=1))
+    mixer = TokenTransformer(TOKEN_CHANNELS, heads=2, scale_logits=False).double()
+    q, k = ((t @ conv.weight.T).unflatten(2, (2, -1)).transpose(1, 2) for conv in (mixer.query, mixer.key))
+    close(mixer.attention(t), torch.softmax(q @ k.mT, dim=3))
+    projector = Projector(CHANNELS, CHANNELS, TOKEN_CHANNELS, scale_logits=False).double()
+    q, k = x @ projector.query.weight.T, t @ projector.key.weight.T
+    close(projector.attention(x, t)[:, 0], torch.softmax(q @ k.mT, dim=2))
 
 
 @pytest.mark.parametrize("token_module", ["transformer", "graph"])

@@ -177,7 +177,8 @@ def vt_fpn(
     heads: int = 1,
     norm: NormName = "none",
     scale_logits: bool = True,
-    init: Initialisation = "torch",
+    init: Initialisation = "xavier",
+    unit_filters: bool = True,
     zero_init: bool = False,
     reassociate: bool = True,
     branch_channels: int = 128,
@@ -194,7 +195,7 @@ def vt_fpn(
         pyramid_channels: channels of every level of the pyramid; None keeps each level's own, see `TokenPyramid`.
         tokens: visual tokens L of every level.
         token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm,
-            scale_logits, init, zero_init, reassociate: see `tokens.VTDesign`.
+            scale_logits, init, unit_filters, zero_init, reassociate: see `tokens.VTDesign`.
         branch_channels: channels of the semantic branch, a multiple of 32.
         finest_norm, branch_bias: see `SemanticBranch`.
     """
@@ -211,6 +212,7 @@ def vt_fpn(
         norm=norm,
         scale_logits=scale_logits,
         init=init,
+        unit_filters=unit_filters,
         zero_init=zero_init,
         reassociate=reassociate,
     )

@@ -125,8 +125,9 @@ class VTDesign:
             behind each convolution on tokens (YOGO has one there).
         scale_logits: whether attention logits are divided by the root of their channels, as the reference
             implementation and YOGO do; the paper's equations do not.
-        init: initialisation of the convolutions, see `PointwiseConv.initialise`; `lecun` also gives the filters'
-            logits unit variance, so that the tokens differ from the start.
+        init: initialisation of the convolutions, see `PointwiseConv.initialise`.
+        unit_filters: whether the filters of filter-based tokenizers give logits of unit variance to pixels of unit
+            variance, so that the tokens differ from the start, whatever `init` is.
         zero_init: whether the last convolution of every residual branch starts at zero.
         reassociate: whether convolutions run over tokens in place of pixels: the same function for less work.
     """
@@ -141,7 +142,8 @@ class VTDesign:
     heads: int = 1
     norm: NormName = "none"
     scale_logits: bool = True
-    init: Initialisation = "torch"
+    init: Initialisation = "xavier"
+    unit_filters: bool = True
     zero_init: bool = False
     reassociate: bool = True
 
@@ -194,8 +196,8 @@ class VTDesign:
             if isinstance(module, PointwiseConv):
                 module.initialise(self.init)
         for module in modules.modules():
-            if isinstance(module, FilterTokenizer) and self.init == "lecun" and self.scale_logits:
-                nn.init.normal_(module.filters.weight)  # X W_A is divided by sqrt(C) later
+            if self.unit_filters and isinstance(module, FilterTokenizer):
+                nn.init.normal_(module.filters.weight, std=module.scale / math.sqrt(module.filters.weight.shape[1]))
             if self.zero_init and isinstance(module, TokenTransformer | GraphConvolution):
                 for convolution in module.last_convs:
                     convolution.zero()

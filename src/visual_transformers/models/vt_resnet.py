@@ -37,7 +37,7 @@ class VTResNet(nn.Module):
         stochastic_depth: chance that the last residual branch is dropped for an image in training; it grows
             linearly from the first block of the backbone to the last module.
         tokens, token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm,
-            scale_logits, init, zero_init, reassociate: see `tokens.VTDesign`.
+            scale_logits, init, unit_filters, zero_init, reassociate: see `tokens.VTDesign`.
 
     Raises:
         ValueError: on sizes that do not divide or rates out of range.
@@ -66,7 +66,8 @@ class VTResNet(nn.Module):
         heads: int = 1,
         norm: NormName = "none",
         scale_logits: bool = True,
-        init: Initialisation = "torch",
+        init: Initialisation = "xavier",
+        unit_filters: bool = True,
         zero_init: bool = False,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
@@ -87,6 +88,7 @@ class VTResNet(nn.Module):
             norm=norm,
             scale_logits=scale_logits,
             init=init,
+            unit_filters=unit_filters,
             zero_init=zero_init,
             reassociate=reassociate,
         )
