@@ -136,7 +136,7 @@ class PoolingTokenizer(GridTokenizer):
 
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
         """The same for every image."""
-        return self.cells(pixels, size).expand(len(pixels), -1, -1)
+        return self.cells(pixels, size).expand(pixels.shape[0], -1, -1)
 
 
 class ClusteringTokenizer(GridTokenizer):
