@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from visual_transformers.app import INTERRUPTED, completed, slug
@@ -133,3 +134,19 @@ def test_paths_need_no_quotes_of_hydra_s(composed, path):
 @pytest.mark.parametrize("argument", ["input=photos/*.jpg", "weights.file=a,b", "input='quoted [1]'", "seed=[1]"])
 def test_other_arguments_stay_as_they_are(argument):
     assert completed([argument]) == [argument]
+
+
+@pytest.mark.parametrize("mode", ["test", "predict", "explain", "export"])
+def test_a_damaged_weight_file_ends_with_a_sentence_in_every_mode(command, tmp_path, mode):
+    (tmp_path / "damaged.pt").write_text("no weights")
+    ended = command(f"mode={mode}", "weights=damaged.pt")
+    assert ended.returncode == 1
+    assert "weights=damaged.pt: damaged" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_run_s_name_with_blanks_and_brackets_is_taken_over(composed, tmp_path):
+    node = {"_target_": "x"}
+    config = {"name": "my run (1), a", "task": node, "model": node, "data": node}
+    torch.save({"model": {"w": torch.zeros(1)}, "config": config}, tmp_path / "w.pt")
+    assert composed(*completed(["mode=test", f"weights={tmp_path}/w.pt"])).name == "my run (1), a"

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import cost_report, explain, export, predict, profile, runner
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
-from visual_transformers.errors import Interrupted, UserError
+from visual_transformers.errors import Interrupted, UserError, WeightsError
 from visual_transformers.models import weights
 
 MODES = {
@@ -51,8 +51,13 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def trained_settings(file: str | None) -> dict[str, Any] | None:
-    """The configuration that a weight file carries, if there is such a file and it carries one."""
-    return weights.read(file).about.get("config") if file and Path(file).is_file() else None
+    """The configuration that a weight file carries; None if it carries none, or is to be refused later."""
+    if not file or not Path(file).is_file():
+        return None
+    try:
+        return weights.read(file).about.get("config")
+    except WeightsError:
+        return None
 
 
 def main() -> None:
@@ -111,7 +116,7 @@ def quoted(argument: str) -> str:
     return f"{key}='" + value.replace("'", "\\'") + "'"
 
 
-PATHS = ("input", "weights.file", "data.root")
+PATHS = ("input", "weights.file", "data.root", "name")
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:
@@ -121,7 +126,7 @@ def name_of_the_trained_run(overrides: list[str]) -> list[str]:
     if given.get("mode") not in USES_A_TRAINED_MODEL or chosen:
         return []
     trained = trained_settings(given.get("weights.file", "").strip("'\""))
-    return [f"name={trained['name']}"] if trained else []
+    return [quoted(f"name={trained['name']}")] if trained else []
 
 
 NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume=", "hydra", "hardware", "logger")

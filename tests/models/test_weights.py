@@ -46,6 +46,11 @@ def given(module: nn.Module, **about: Any) -> WeightFile:
 # Files
 
 
+def config(**model: object) -> dict[str, Any]:
+    """A run's configuration, as far as anything looks at it."""
+    return {"name": "run", "task": {"_target_": "t"}, "model": {"_target_": "m", **model}, "data": {"_target_": "d"}}
+
+
 def test_saved_tensors_are_read_back(tmp_path: Path) -> None:
     model, path = Tiny(), tmp_path / "model.safetensors"
     weights.save(path, model, {})
@@ -53,9 +58,17 @@ def test_saved_tensors_are_read_back(tmp_path: Path) -> None:
 
 
 def test_saved_metadata_is_read_back(tmp_path: Path) -> None:
-    about = {"classes": ["cat", "Hund", "狐"], "config": {"model": {"tokens": 8}, "seed": None}, "best": 0.5}
+    about = {"classes": ["cat", "Hund", "狐"], "config": config(tokens=8), "best": 0.5}
     weights.save(tmp_path / "model.safetensors", Tiny(), about)
     assert weights.read(tmp_path / "model.safetensors").about == about
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"lr": 0.1}, ["lr"], "resnet50", {**config(), "model": "resnet50"}, {**config(), "name": None}]
+)
+def test_a_configuration_of_another_program_is_not_taken_for_ours(tmp_path: Path, foreign: object) -> None:
+    torch.save({"model": Tiny().state_dict(), "config": foreign}, tmp_path / "model.pt")
+    assert weights.read(tmp_path / "model.pt").about == {}
 
 
 def test_saved_file_is_plain_safetensors(tmp_path: Path) -> None:
@@ -458,13 +471,13 @@ def test_the_stride_in_the_first_convolution_brings_a_hint_for_a_resnets_file() 
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
 def test_our_own_file_brings_a_note_only_where_strides_differ(stride_in_1x1: bool) -> None:
     model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
-    file = given(model, config={"model": {"stride_in_1x1": stride_in_1x1}})
+    file = given(model, config=config(stride_in_1x1=stride_in_1x1))
     said = str(weights.load(model, file, backbone_only=False, classes=CLASSES))
     assert ("their bottlenecks have the stride in the 3x3 convolution" in said) == (not stride_in_1x1)
 
 
 def test_our_own_file_brings_a_note_where_only_its_strides_are_in_the_first_convolution() -> None:
-    file = given(panoptic_fpn(num_classes=3), config={"model": {"stride_in_1x1": True}})
+    file = given(panoptic_fpn(num_classes=3), config=config(stride_in_1x1=True))
     said = weights.load(panoptic_fpn(num_classes=3), file, backbone_only=True, classes=CLASSES)
     assert "the stride in the first 1x1 convolution, the model's in the 3x3 convolution" in str(said)
 

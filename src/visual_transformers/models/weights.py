@@ -34,7 +34,8 @@ class WeightFile:
     Args:
         path: the file, or `torchvision:NAME`.
         tensors: by name.
-        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent.
+        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent, `config`
+            a configuration of this suite or absent.
         notes: what should be known of the file, sentences.
     """
 
@@ -44,10 +45,20 @@ class WeightFile:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        classes = self.about.get("classes")
-        self.about = {key: value for key, value in self.about.items() if key != "classes"}
+        classes, config = self.about.get("classes"), self.about.get("config")
+        self.about = {key: value for key, value in self.about.items() if key not in ("classes", "config")}
         if isinstance(classes, list | tuple):
             self.about["classes"] = [str(name) for name in classes]
+        if _is_ours(config):
+            self.about["config"] = config
+
+
+def _is_ours(config: Any) -> bool:
+    """Whether a configuration is one of this suite, and not of another program that uses the same key."""
+    if not isinstance(config, dict) or not isinstance(config.get("name"), str):
+        return False
+    groups = [config.get(group) for group in ("task", "model", "data")]
+    return all(isinstance(node, dict) and isinstance(node.get("_target_"), str) for node in groups)
 
 
 def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
