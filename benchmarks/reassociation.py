@@ -1,7 +1,7 @@
 """What the exact re-association of the VT modules gains: time of pooling first against convolving first, in one run.
 
 `python benchmarks/reassociation.py` prints median times of VT-FPN's tokenizer and projector at each level of a
-512-pixel image, forward and backward, re-associated as in `models/tokens.py` and literally as in the equations.
+512-pixel image, forward and backward, re-associated as is the default and with `reassociate=False`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,29 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from visual_transformers.models.tokens import FilterTokenizer, Projector
+from visual_transformers.models.tokenizers import FilterTokenizer, TokenizerOptions
+from visual_transformers.models.tokens import Projector
 
-CHANNELS, TOKENS, TOKEN_CHANNELS, GROUPS, REPEATS = 256, 8, 1024, 32, 7
-
-
-def literal(tokenizer: FilterTokenizer, projector: Projector, pixels: Tensor) -> Tensor:
-    """Every 1x1 convolution over all pixels, as the equations are written."""
-    values = tokenizer.value(pixels) @ tokenizer.embed.weight.T
-    tokens = tokenizer.attention(pixels).transpose(1, 2) @ values
-    logits = projector.query(pixels) @ projector.key(tokens).transpose(1, 2) / CHANNELS**0.5
-    return pixels + logits.softmax(dim=2) @ projector.value(tokens)
+CHANNELS, TOKENS, TOKEN_CHANNELS, REPEATS = 256, 8, 1024, 7
+DESIGNS = {"the paper's, 32 groups": (32, True), "the reference implementation's, dense": (1, False)}
+"""Groups of the convolutions on pixels, and whether the tokenizer has any."""
 
 
-def reassociated(tokenizer: FilterTokenizer, projector: Projector, pixels: Tensor) -> Tensor:
-    """The modules as they are."""
-    return projector(pixels, tokenizer(pixels))
+class TokenizeAndProject(nn.Module):
+    """One tokenizer and one projector, with the same weights in both ways of computing."""
+
+    def __init__(self, groups: int, pixel_convs: bool, *, reassociate: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        options = TokenizerOptions(groups=groups, pixel_convs=pixel_convs, reassociate=reassociate)
+        self.tokenizer = FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS, options)
+        self.projector = Projector(CHANNELS, CHANNELS, TOKEN_CHANNELS, groups, reassociate=reassociate)
+
+    def forward(self, pixels: Tensor, side: int) -> Tensor:
+        """(B, HW, C) of a map of `side` x `side` -> the same shape."""
+        return self.projector(pixels, self.tokenizer(pixels, (side, side)))
 
 
 def median_seconds(work: Callable[[], Tensor]) -> float:
@@ -42,19 +47,20 @@ def median_seconds(work: Callable[[], Tensor]) -> float:
 
 
 def main() -> None:
-    """Print one line a level, and the ratio."""
-    torch.manual_seed(0)
-    tokenizer = FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS, GROUPS)
-    projector = Projector(CHANNELS, CHANNELS, TOKEN_CHANNELS, GROUPS)
-    for side in (128, 64, 32, 16):
-        pixels = torch.randn(2, side * side, CHANNELS, requires_grad=True)
-        difference = (literal(tokenizer, projector, pixels) - reassociated(tokenizer, projector, pixels)).abs().max()
-        before = median_seconds(lambda x=pixels: literal(tokenizer, projector, x))
-        after = median_seconds(lambda x=pixels: reassociated(tokenizer, projector, x))
-        print(
-            f"{side:4d} x {side:<4d} literal {before * 1e3:7.1f} ms  re-associated {after * 1e3:7.1f} ms  "
-            f"{before / after:4.1f} times faster  largest difference {difference:.1e}"
-        )
+    """Print one line a design and level, and the ratio."""
+    for name, (groups, pixel_convs) in DESIGNS.items():
+        print(name)
+        literal, reassociated = (TokenizeAndProject(groups, pixel_convs, reassociate=way) for way in (False, True))
+        for side in (128, 64, 32, 16):
+            pixels = torch.randn(2, side * side, CHANNELS, requires_grad=True)
+            difference = (literal(pixels, side) - reassociated(pixels, side)).abs().max()
+            before, after = (
+                median_seconds(lambda x=pixels, m=module, s=side: m(x, s)) for module in (literal, reassociated)
+            )
+            print(
+                f"{side:4d} x {side:<4d} literal {before * 1e3:7.1f} ms  re-associated {after * 1e3:7.1f} ms  "
+                f"{before / after:4.1f} times faster  largest difference {difference:.1e}"
+            )
 
 
 if __name__ == "__main__":
