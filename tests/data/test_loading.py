@@ -285,6 +285,15 @@ class Interrupts:
         return torch.zeros(1), int(heeded and os.getpgid(0) == self.group)
 
 
+@pytest.fixture
+def _heeds_ctrl_c() -> Iterator[None]:
+    """A shell starts background jobs with interrupts ignored; a terminal's programs heed them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
 @pytest.mark.parametrize(("workers", "interrupted"), [(0, [1, 1]), (1, [0, 0])])
 def test_workers_leave_an_interrupt_to_the_main_process(workers: int, interrupted: list[int]) -> None:
     (batch,) = EvaluationBatches(Interrupts(), batch_size=2, loading=Loading(workers=workers))
