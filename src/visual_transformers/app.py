@@ -55,7 +55,7 @@ def trained_settings(file: str | None) -> dict[str, Any] | None:
     if not file or not Path(file).is_file():
         return None
     try:
-        return weights.read(file).about.get("config")
+        return weights.read_about(file).get("config")
     except WeightsError:
         return None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
@@ -16,6 +14,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from visual_transformers import atomic, plots
+from visual_transformers.tables import csv_text
 
 Record = dict[str, Any]
 """Numbers of one moment: `kind` (`step` or `epoch`), `step`, `epoch`, and `train/...` or `val/...` scores."""
@@ -153,12 +152,8 @@ class Files:
             self._write_csv([r for r in self.records if r["kind"] == "epoch"])
 
     def _write_csv(self, epochs: list[Record]) -> None:
-        text = io.StringIO()
-        columns = list(dict.fromkeys(key for record in epochs for key in record if key != "kind"))
-        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(epochs)
-        atomic.write_text(self.run.directory / "metrics.csv", text.getvalue())
+        rows = [{key: value for key, value in record.items() if key != "kind"} for record in epochs]
+        atomic.write_text(self.run.directory / "metrics.csv", csv_text(rows))
 
     def close(self) -> None:
         """Draw the curves."""

@@ -67,13 +67,17 @@ def segmented(
         for axes, caption, picture in zip(panels[3 * i : 3 * i + 3], captions, pictures, strict=True):
             axes.imshow(picture)
             axes.set_title(caption, fontsize=8)
-    pixels = np.bincount(
-        np.concatenate([mask[mask < len(classes)] for mask in (*truths, *predictions)]), minlength=len(classes)
-    )
-    shown = [i for i in np.argsort(-pixels) if pixels[i]][:MAX_LEGEND]
-    patches = [Patch(color=colours[i], label=classes[i]) for i in sorted(shown)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=8, fontsize=8)
+    labelled = np.concatenate([mask[mask < len(classes)] for mask in (*truths, *predictions)])
+    legend(figure, labelled, classes, columns=8)
     save(figure, path)
+
+
+def legend(figure: Figure, labels: NDArray[np.integer[Any]], classes: list[str], *, columns: int) -> None:
+    """Name, below a figure, the colours of the classes that most of the `labels`, class indices, have."""
+    pixels, colours = np.bincount(labels.ravel(), minlength=len(classes)), palette(len(classes))
+    shown = sorted(i for i in np.argsort(-pixels)[:MAX_LEGEND] if pixels[i])
+    patches = [Patch(color=colours[i], label=classes[i]) for i in shown]
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times: dict[str, Latency]) -> None:

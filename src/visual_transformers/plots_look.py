@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from visual_transformers.plots import MAX_LEGEND, grid, overlay, palette, save
+from visual_transformers.plots import grid, legend, overlay, palette, save
 
 OVERLAY_INCHES = 8.0
 """Longer side of an overlay; the shorter one has at least a quarter of it."""
@@ -49,12 +48,8 @@ def masked(path: Path, image: NDArray[np.uint8], mask: NDArray[np.uint8], classe
     figure = Figure(figsize=tuple(sides), layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
-    colours = palette(len(classes))
-    axes.imshow(overlay(image, mask.astype(np.int64), colours))
-    pixels = np.bincount(mask.ravel(), minlength=len(classes))
-    shown = sorted(i for i in np.argsort(-pixels)[:MAX_LEGEND] if pixels[i])
-    patches = [Patch(color=colours[i], label=classes[i]) for i in shown]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8)
+    axes.imshow(overlay(image, mask.astype(np.int64), palette(len(classes))))
+    legend(figure, mask, classes, columns=4)
     save(figure, path)
 
 

@@ -23,6 +23,7 @@ from visual_transformers.models import weights
 from visual_transformers.results import Picture, Results
 from visual_transformers.settings import Config, Node
 from visual_transformers.tasks import Task
+from visual_transformers.trained import trained_weights
 from visual_transformers.training.checkpoint import TrainState, changed_settings
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.interruption import Interruption
@@ -78,10 +79,7 @@ def test(cfg: Config, directory: Path) -> float:
     Raises:
         UserError: if there are no weights, they do not fit, or the data set is not as expected.
     """
-    files = RunDirectory(directory)
-    if cfg.weights.file is None and not files.best.is_file():
-        raise RunError(f"mode=test has nothing to score: there is no {files.best}; name a file with weights=PATH")
-    file = weights.read(cfg.weights.file or files.best)
+    file = trained_weights(cfg, directory)
     parts = Parts.build(cfg, file, "test")
     for group in ("data", "model"):
         for line in changed_settings(file.about.get("config", cfg.everything)[group], cfg.everything[group], group):

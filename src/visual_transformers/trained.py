@@ -19,6 +19,21 @@ from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.rundir import RunDirectory
 
 
+def trained_weights(cfg: Config, directory: Path) -> weights.WeightFile:
+    """The weights of `weights.file`, or the best ones of the run in `directory`.
+
+    Raises:
+        UserError: if there are none, or they cannot be read.
+    """
+    best = RunDirectory(directory).best
+    if cfg.weights.file is None and not best.is_file():
+        raise RunError(
+            f"mode={cfg.mode} needs a trained model, and has nothing to score or to show: there is no {best}; name a "
+            "file with weights=PATH"
+        )
+    return weights.read(cfg.weights.file or best)
+
+
 @dataclass
 class Trained:
     """A model with its weights, in evaluation mode on the device of `hardware`."""
@@ -42,10 +57,7 @@ class Trained:
         Raises:
             UserError: if there are no weights, or they do not fit.
         """
-        best = RunDirectory(directory).best
-        if cfg.weights.file is None and not best.is_file():
-            raise RunError(f"mode={cfg.mode} needs a trained model: there is no {best}; name a file with weights=PATH")
-        file = weights.read(cfg.weights.file or best)
+        file = trained_weights(cfg, directory)
         hardware: Hardware = build(cfg.hardware, "hardware")
         hardware.prepare(cfg.seed)
         classes = file.about.get("classes") or build(cfg.data, "data").classes

@@ -71,6 +71,16 @@ def test_a_configuration_of_another_program_is_not_taken_for_ours(tmp_path: Path
     assert weights.read(tmp_path / "model.pt").about == {}
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_what_a_file_says_can_be_read_alone(tmp_path: Path, name: str) -> None:
+    path, about = tmp_path / name, {"classes": ["cat"], "config": config(tokens=8)}
+    if path.suffix == ".pt":
+        torch.save({"model": Tiny().state_dict(), **about}, path)
+    else:
+        weights.save(path, Tiny(), about)
+    assert weights.read_about(path) == weights.read(path).about == about
+
+
 def test_saved_file_is_plain_safetensors(tmp_path: Path) -> None:
     model = Tiny()
     weights.save(tmp_path / "model.safetensors", model, {"classes": CLASSES})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -14,8 +15,12 @@ STEM_STRIDES = (1, 2, 4)
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 
 
-class BasicBlock(torchvision_resnet.BasicBlock):
-    """torchvision's basic block, with stochastic depth on its residual branch."""
+class StochasticDepthBlock:
+    """Adds stochastic depth on the residual branch to one of torchvision's blocks, which stands behind it as a base."""
+
+    branch: Callable[[Tensor], Tensor]
+    downsample: nn.Module | None
+    relu: nn.Module
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -24,23 +29,24 @@ class BasicBlock(torchvision_resnet.BasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         skip = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.drop(self.branch(x)) + skip)
+
+
+class BasicBlock(StochasticDepthBlock, torchvision_resnet.BasicBlock):
+    """torchvision's basic block, with stochastic depth."""
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The residual branch."""
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+
+
+class Bottleneck(StochasticDepthBlock, torchvision_resnet.Bottleneck):
+    """torchvision's bottleneck, with stochastic depth."""
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The residual branch."""
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.drop(self.bn2(self.conv2(x))) + skip)
-
-
-class Bottleneck(torchvision_resnet.Bottleneck):
-    """torchvision's bottleneck, with stochastic depth on its residual branch."""
-
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
-        self.drop: nn.Module = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        skip = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.drop(self.bn3(self.conv3(x))) + skip)
+        return self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
 
 
 BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,19 @@ def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     atomic.write(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
+def read_about(path: str | Path) -> dict[str, Any]:
+    """What a file on disk says of its weights, by the keys of `ABOUT`; a safetensors file's tensors are not read.
+
+    Raises:
+        WeightsError: as `read` does.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return read(path).about
+    with _blaming(path), safe_open(path, "pt") as opened:
+        return WeightFile(path, {}, _metadata(opened)).about
+
+
 def read(path: str | Path) -> WeightFile:
     """Read `.safetensors`, a checkpoint or a bare state dict saved by torch, or what torchvision publishes.
 
@@ -83,16 +98,27 @@ def read(path: str | Path) -> WeightFile:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"weights={path}: no such file")
-    try:
+    with _blaming(path):
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as opened:
-                about = {key: json.loads(value) for key, value in (opened.metadata() or {}).items() if key in ABOUT}
-                return WeightFile(path, {name: opened.get_tensor(name) for name in opened.keys()}, about)  # noqa: SIM118
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                return WeightFile(path, tensors, _metadata(opened))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files are met with many kinds, KeyError among them
+    return _from_content(path, content, {})
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Say of any error inside that the file is damaged: such files are met with many kinds, KeyError among them."""
+    try:
+        yield
+    except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise WeightsError(f"weights={path}: damaged, or not a file of weights alone ({reason})") from error
-    return _from_content(path, content, {})
+
+
+def _metadata(opened: Any) -> dict[str, Any]:
+    return {key: json.loads(value) for key, value in (opened.metadata() or {}).items() if key in ABOUT}
 
 
 def _from_content(path: Path, content: Any, about: dict[str, Any]) -> WeightFile:
