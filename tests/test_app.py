@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from visual_transformers.app import INTERRUPTED, completed, slug
+from visual_transformers.config import build
+from visual_transformers.models import weights
 
 
 @pytest.fixture
@@ -57,6 +60,7 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["hardware.precision=fp16"], ["fp16 needs a GPU"]),
         (["data=null"], ["Config group"]),
         (["training=null"], ["training", "expected a group of keys"]),
+        (["+sweep=ablation_tokens"], ["+sweep=ablation_tokens is a sweep of several runs; start it with -m"]),
         (["hydra.run.dir=/proc/nowhere"], ["No such file or directory", "/proc/nowhere"]),
     ],
 )
@@ -143,6 +147,32 @@ def test_a_damaged_weight_file_ends_with_a_sentence_in_every_mode(command, tmp_p
     assert ended.returncode == 1
     assert "weights=damaged.pt: damaged" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_published_weights_come_with_their_model_and_preparation_and_ask_for_no_data_set(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub/checkpoints/resnet50-11ad3fa6.pth"
+    file.parent.mkdir(parents=True)
+    file.write_text("no weights")
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+    ended = command("mode=predict", "weights=torchvision:ResNet50_Weights.IMAGENET1K_V2", "input=photo.png")
+    assert ended.returncode == 1
+    assert "is not the published file, for its hash differs" in ended.stderr
+    left = OmegaConf.load(tmp_path / "runs/ResNet50_Weights.IMAGENET1K_V2/.hydra/config.yaml")
+    assert left.name == "ResNet50_Weights.IMAGENET1K_V2"
+
+
+def test_a_run_s_name_alone_brings_its_settings(command, tiny, tmp_path):
+    cfg = tiny("model=vt_resnet34", "name=mine")
+    model = build(cfg.model, "model", num_classes=10)
+    file = tmp_path / "runs/mine/checkpoints/best.safetensors"
+    weights.save(file, model, {"classes": [str(i) for i in range(10)], "config": cfg.everything})
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    ended = command("mode=predict", "name=mine", "input=photo.png", "hardware.threads=1")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "runs/mine/predict/predictions.json").is_file()
 
 
 def test_a_run_s_name_with_blanks_and_brackets_is_taken_over(composed, tmp_path):

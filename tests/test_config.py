@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
-from visual_transformers.config import ALLOWED_TARGETS, build, checked
+from visual_transformers.config import ADOPTED, ALLOWED_TARGETS, adopt, build, checked
 from visual_transformers.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -74,6 +75,51 @@ def test_a_wrong_setting_is_refused_by_name_with_what_was_expected(composed, ove
     with pytest.raises(ConfigError) as refused:
         checked(composed(override))
     assert all(word in str(refused.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["mode=profile", "weights.file=a.pt"], ["weights: mode=profile does not read any"]),
+        (["input=photo.jpg"], ["input: is for mode=predict and mode=explain, and this is mode=train"]),
+        (["mode=export", "input=photo.jpg"], ["input: ", "this is mode=export"]),
+        (["mode=predict", "weights.backbone_only=true"], ["weights.backbone_only", "mode=predict"]),
+    ],
+)
+def test_a_setting_that_the_mode_would_pass_over_is_refused(composed, overrides, words):
+    with pytest.raises(ConfigError) as refused:
+        checked(composed(*overrides))
+    assert all(word in str(refused.value) for word in words)
+
+
+@pytest.mark.parametrize("mode", ["predict", "explain", "export", "profile"])
+def test_the_data_sets_folder_is_asked_for_only_where_it_is_read(composed, mode):
+    config = checked(composed(f"mode={mode}", "data=imagenet"))
+    with pytest.raises(ConfigError, match=r"^data\.root is not set; give it on the command line as data\.root=VALUE$"):
+        build(config.data, "data")
+
+
+@pytest.fixture
+def trained(composed):
+    """The settings of a run with other ones than the defaults."""
+    return checked(
+        composed("model=vt_resnet34", "model.tokens=8", "data.image_size=64", "model.dropout=0.1")
+    ).everything
+
+
+def test_a_trained_model_s_settings_are_adopted(composed, trained):
+    cfg = composed()
+    adopt(cfg, trained, [])
+    assert {group: OmegaConf.to_container(cfg[group]) for group in ADOPTED} == {g: trained[g] for g in ADOPTED}
+
+
+def test_what_the_command_line_sets_takes_away_or_chooses_wins_over_adopted_settings(composed, trained):
+    overrides = ["model.tokens=4", "~model.dropout", "data=digits"]
+    cfg = composed("model.tokens=4", "data=digits")
+    adopt(cfg, trained, overrides)
+    assert (cfg.model.tokens, cfg.model._target_) == (4, trained["model"]["_target_"])
+    assert "dropout" not in cfg.model
+    assert cfg.data.image_size == composed().data.image_size
 
 
 def test_all_problems_are_reported_at_once(composed):

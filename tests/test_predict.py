@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 from torchvision.transforms import v2
 
@@ -23,6 +23,7 @@ from visual_transformers.inputs import image_paths, output_names
 from visual_transformers.models import weights
 from visual_transformers.predict import check_classes, predict, write_mask
 from visual_transformers.settings import PredictSettings
+from visual_transformers.trained import Trained
 
 DIGITS = [str(digit) for digit in range(10)]
 SCENES = [*DIGITS, "background"]
@@ -187,6 +188,53 @@ def test_without_an_input_validation_images_are_predicted(classifier, tmp_path):
     labels = digit_images("val")[1]
     assert {file.name for file in files} == {f"{i}-digit-{labels[i]}.png" for i in (0, 180, 359)}
     assert all(Image.open(file).size == (8, 8) for file in files)
+
+
+def test_images_that_an_earlier_command_left_are_not_predicted(classifier):
+    classifier("training.samples=3")
+    assert len(classifier("training.samples=2")) == 2
+
+
+def test_no_validation_images_at_all_are_refused(classifier):
+    with pytest.raises(DataError, match=r"training\.samples=0 validation images to show; give more, or input=PATH"):
+        classifier("training.samples=0")
+
+
+def test_a_photograph_is_turned_upright_as_its_camera_says(segmenter, tmp_path):
+    upright = photo(tmp_path / "in/a.png", 70, 50)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera was turned: to be rotated by 90 degrees clockwise
+    (tmp_path / "turned").mkdir()
+    Image.open(upright).rotate(90, expand=True).save(tmp_path / "turned/a.png", exif=exif)
+    masks = []
+    for folder in ("in", "turned"):
+        segmenter(f"input={tmp_path}/{folder}")
+        masks.append(np.asarray(Image.open(tmp_path / "run/predict/masks/a.png")))
+    assert masks[0].shape == (50, 70)
+    np.testing.assert_array_equal(*masks)
+
+
+def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter, tmp_path, monkeypatch):
+    photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b.png", 71, 50), photo(tmp_path / "in/c.png")
+    logits = Trained.logits
+
+    def limited(self, images):
+        if images.shape[3] == 71:
+            raise RuntimeError("out of memory")
+        return logits(self, images)
+
+    monkeypatch.setattr(Trained, "logits", limited)
+    with pytest.raises(DataError, match=r"1 of 3 files were skipped(.|\n)*b\.png: the model cannot take it"):
+        segmenter(f"input={tmp_path}/in")
+    listed = json.loads((tmp_path / "run/predict/predictions.json").read_text())
+    assert [Path(one["file"]).name for one in listed] == ["a.png", "c.png"]
+
+
+def test_settings_other_than_those_of_training_are_said(classifier, tmp_path, capsys):
+    photo(tmp_path / "a.png")
+    classifier(f"input={tmp_path}/a.png", "data.image_size=48")
+    said = capsys.readouterr().out
+    assert "note: these weights were trained with another setting: data.image_size" in said
 
 
 @pytest.mark.parametrize("override", ["predict.window=32", "predict.scales=[1.0,2.0]", "predict.flip=true"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -274,8 +275,8 @@ def test_a_model_told_not_to_reassociate_is_literal_alone(profiled):
 
 
 def test_the_jobs_of_a_sweep_are_gathered_into_one_row_a_model(profiled, tmp_path, capsys):
-    first = profiled("sweep/0", "model=resnet18", "profile.batch_size=2", "name=resnet18-x", "profile.seconds=0.01")
-    second = profiled("sweep/1", "name=stand_in-x", "profile.seconds=0.01", model=STAND_IN)
+    first = profiled("sweep/0", "model=resnet18", "profile.batch_size=2", "name=resnet18", "profile.seconds=0.01")
+    second = profiled("sweep/1", "name=stand_in", "profile.seconds=0.01", model=STAND_IN)
     cost_report.gather(tmp_path / "sweep")
     rows = rows_of(tmp_path / "sweep" / "profile.csv")
     assert [row["model"] for row in rows] == ["resnet18", "stand_in"]
@@ -288,6 +289,22 @@ def test_the_jobs_of_a_sweep_are_gathered_into_one_row_a_model(profiled, tmp_pat
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| resnet18", "| stand_in"]
     assert (tmp_path / "sweep" / "profile.png").stat().st_size > 1000
     assert "2 profiles, side by side" in capsys.readouterr().out
+
+
+def test_jobs_of_an_earlier_sweep_in_the_same_folder_are_not_gathered(profiled, tmp_path, capsys):
+    profiled("sweep/0", "name=old", model=STAND_IN)
+    os.utime(tmp_path / "sweep/0/profile/profile.json", (1, 1))
+    (tmp_path / "sweep/multirun.yaml").write_text("")
+    profiled("sweep/1", "name=new", model=STAND_IN)
+    cost_report.gather(tmp_path / "sweep")
+    assert [row["model"] for row in rows_of(tmp_path / "sweep" / "profile.csv")] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("vt_fpn-digits-seed3", "vt_fpn"), ("my-model", "my-model"), ("resnet18-x", "resnet18-x")]
+)
+def test_a_profile_carries_the_run_s_name_or_the_model_s_part_of_a_default_one(profiled, name, expected):
+    assert profiled("run", f"name={name}", model=STAND_IN)["name"] == expected
 
 
 def test_models_of_one_name_are_told_apart_by_what_differs():

@@ -16,6 +16,15 @@ def test_a_model_whose_output_does_not_fit_the_task_is_refused():
         Segmentation().check_output(nn.Conv2d(3, 5, 3), images, 5)
 
 
+def test_a_model_that_returns_more_than_logits_is_refused_by_what_it_returns():
+    class Several(nn.Module):
+        def forward(self, images):
+            return {"out": images}
+
+    with pytest.raises(ConfigError, match="but the model gives a dict, not a tensor; choose another model"):
+        Segmentation().check_output(Several(), torch.randn(1, 3, 8, 8), 3)
+
+
 def test_a_metric_that_the_data_set_has_not_is_refused():
     with pytest.raises(ConfigError, match=r"task\.metric=top5: with 3 classes there are top1"):
         Classification(metric="top5").check_metric(["a", "b", "c"])

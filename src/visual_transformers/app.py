@@ -19,8 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import cost_report, explain, export, predict, profile, runner
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
-from visual_transformers.errors import Interrupted, UserError, WeightsError
+from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError
 from visual_transformers.models import weights
+from visual_transformers.training.rundir import RunDirectory
 
 MODES = {
     "train": runner.train,
@@ -41,18 +42,35 @@ INTERRUPTED = 130
 def run(cfg: DictConfig) -> float | None:
     """One job: a plain function of an importable module, for submitit pickles it by name."""
     hydra_config = HydraConfig.get()
-    if cfg.get("mode") in USES_A_TRAINED_MODEL and (trained := trained_settings(OmegaConf.select(cfg, "weights.file"))):
-        adopt(cfg, trained, list(hydra_config.overrides.task))
+    directory = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
+    check_sweep_files(overrides, hydra_config.mode)
+    if cfg.get("mode") in USES_A_TRAINED_MODEL:
+        file = OmegaConf.select(cfg, "weights.file") or RunDirectory(directory).best
+        adopt(cfg, trained_settings(str(file)) or {}, overrides)
     config = checked(cfg)
-    score = MODES[config.mode](config, Path(hydra_config.runtime.output_dir))
+    score = MODES[config.mode](config, directory)
     if config.mode == "profile" and hydra_config.mode is RunMode.MULTIRUN:
         cost_report.gather(Path(hydra_config.sweep.dir))
     return score
 
 
-def trained_settings(file: str | None) -> dict[str, Any] | None:
-    """The configuration that a weight file carries; None if it carries none, or is to be refused later."""
-    if not file or not Path(file).is_file():
+def check_sweep_files(overrides: list[str], mode: RunMode | None) -> None:
+    """See that a file of the group `sweep` is used for a sweep.
+
+    Raises:
+        ConfigError: if it is not, for its models would be passed over in silence.
+    """
+    if mode is not RunMode.MULTIRUN and (given := [text for text in overrides if text.startswith("+sweep=")]):
+        raise ConfigError(f"{given[0]} is a sweep of several runs; start it with -m")
+
+
+def trained_settings(file: str) -> dict[str, Any] | None:
+    """The configuration that a weight file carries, or a published name stands for.
+
+    None if there is no such file, it carries none, or is to be refused later.
+    """
+    if not weights.is_published(file) and not Path(file).is_file():
         return None
     try:
         return weights.read_about(file).get("config")

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal
 
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers.errors import ConfigError, UserError
@@ -34,6 +34,8 @@ SUPPLIED = {
 TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
 """Groups whose node has a `_target_`; `logger` has one for each of its loggers."""
 HYDRA_KEYS = {"_target_", "_args_"}
+READS_DATA = ("train", "test")
+"""Modes that always open the data set. The others may do without it, and so without the keys that lead to it."""
 
 
 def checked(cfg: DictConfig) -> Config:
@@ -62,8 +64,8 @@ ADOPTED = ("task", "model", "data")
 def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
     """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries.
 
-    A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set;
-    a recipe chooses all.
+    A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set
+    or take away; a recipe chooses all.
     """
     named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     if "recipe" in named:
@@ -72,18 +74,27 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
         if group in named or group not in trained:
             continue
         composed, cfg[group] = cfg[group], OmegaConf.create(trained[group])
-        for key in (name.removeprefix(f"{group}.") for name in named if name.startswith(f"{group}.")):
-            OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key))
+        for name, override in zip(named, overrides, strict=True):
+            if not name.startswith(f"{group}."):
+                continue
+            key = name.removeprefix(f"{group}.")
+            if override.startswith("~"):
+                with open_dict(cfg):
+                    cfg[group].pop(key, None)
+            else:
+                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key))
 
 
 def build(node: Node, path: str, **supplied: Any) -> Any:
     """What the node's `_target_` makes of the node's keys and of what the caller supplies.
 
     Raises:
-        ConfigError: if the target is not allowed, or refuses its arguments.
+        ConfigError: if the target is not allowed, a key is ???, or the target refuses its arguments.
     """
     for target in _targets(node):
         allowed_object(target, path)
+    if missing := [_not_set(f"{path}.{key}") for key, value in node.items() if value == MISSING]:
+        raise ConfigError("\n".join(missing))
     with blamed_on(path, f"{node['_target_']} refuses its arguments"):
         return instantiate(node, _partial_=True, _convert_="all")(**supplied)
 
@@ -154,10 +165,11 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
         elif path in SECTIONS:
             yield from _key_problems(f"{path}.", node, SECTIONS[path])
         else:
-            yield from _target_problems(path, node)
+            spared = path == "data" and cfg.get("mode") not in READS_DATA
+            yield from _target_problems(path, node, may_be_missing=spared)
 
 
-def _target_problems(path: str, node: DictConfig) -> Iterator[str]:
+def _target_problems(path: str, node: DictConfig, *, may_be_missing: bool) -> Iterator[str]:
     target = node.get("_target_")
     if not isinstance(target, str) or not target:
         yield f"{path}._target_={target}: expected the name of what is built"
@@ -167,15 +179,19 @@ def _target_problems(path: str, node: DictConfig) -> Iterator[str]:
     except ConfigError as error:
         yield str(error)
     else:
-        yield from _key_problems(f"{path}.", node, found, given=SUPPLIED.get(path, set()))
+        yield from _key_problems(f"{path}.", node, found, SUPPLIED.get(path, set()), may_be_missing)
 
 
 def _key_problems(
-    prefix: str, node: DictConfig, target: Callable[..., Any], given: Collection[str] = ()
+    prefix: str,
+    node: DictConfig,
+    target: Callable[..., Any],
+    given: Collection[str] = (),
+    may_be_missing: bool = False,
 ) -> Iterator[str]:
     """Problems of a node's keys against the signature of `target`; values that fit are converted in place.
 
-    `given` are arguments that the suite gives itself.
+    `given` are arguments that the suite gives itself. Keys that are ??? are no problem if they `may_be_missing`.
     """
     parameters = inspect.signature(target).parameters
     hints = _type_hints(target)
@@ -189,13 +205,18 @@ def _key_problems(
         elif key not in parameters:
             yield f"{prefix}{key}: no such key{suggestion(key, [name for name in parameters if name not in given])}"
         elif OmegaConf.is_missing(node, key):
-            yield f"{prefix}{key} is not set; give it on the command line as {prefix}{key}=VALUE"
+            if not may_be_missing:
+                yield _not_set(f"{prefix}{key}")
         else:
             yield from _converted(prefix, node, key, hints.get(key, Any))
     for key, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind not in VARIADIC
         if required and key not in present and key not in given:
             yield f"{prefix}{key} is not set; give it on the command line as +{prefix}{key}=VALUE"
+
+
+def _not_set(path: str) -> str:
+    return f"{path} is not set; give it on the command line as {path}=VALUE"
 
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -270,8 +291,12 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
         yield f"name={cfg.name}: expected the name of a folder below runs/"
     if OmegaConf.select(cfg, "weights.file") == "":
         yield "weights is empty; name a file, or leave it out"
+    if cfg.get("mode") == "profile" and OmegaConf.select(cfg, "weights.file"):
+        yield "weights: mode=profile does not read any, for a model costs the same with all; leave it out"
     if cfg.get("mode") not in ("train", "profile") and OmegaConf.select(cfg, "weights.backbone_only") is True:
         yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; leave it out"
+    if cfg.get("input") and cfg.get("mode") not in ("predict", "explain"):
+        yield f"input: is for mode=predict and mode=explain, and this is mode={cfg.get('mode')}; leave it out"
     if cfg.get("input") == "":
         yield "input is empty; name an image file, a folder or a quoted glob, or leave it out"
     size = OmegaConf.select(cfg, "profile.image_size")

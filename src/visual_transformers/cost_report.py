@@ -144,9 +144,12 @@ def times(report: Report) -> dict[str, Latency]:
 def gather(directory: Path) -> None:
     """Put the profiles of a sweep's jobs, in folders below its own, side by side and print them.
 
-    Leaves profile.csv and profile.md (one row a model) and profile.png in the sweep's folder.
+    Leaves profile.csv and profile.md (one row a model) and profile.png in the sweep's folder. Jobs of an earlier sweep
+    in the same folder are left out: Hydra writes multirun.yaml when a sweep begins.
     """
     files = sorted(directory.glob("**/profile/profile.json"), key=lambda path: (len(str(path)), path))
+    if (begin := directory / "multirun.yaml").is_file():
+        files = [path for path in files if path.stat().st_mtime >= begin.stat().st_mtime]
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     labels = told_apart(reports, [str(path.parents[1].relative_to(directory)) for path in files])
     rows = [model_row(report) | {"model": label} for report, label in zip(reports, labels, strict=True)]

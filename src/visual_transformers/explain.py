@@ -63,14 +63,15 @@ def explain(cfg: Config, directory: Path) -> None:
     images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
     explained = []
     for path, picture in images:
-        image = trained.prepare(picture)
-        logits, found = looks(trained, stages, image)
-        record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
-        record["parts"] = [numbers(part) for part in found]
-        draw(directory / record["picture"], image, record, found)
-        explained.append(record)
-        entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
-        print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
+        with images.attempt(path):
+            image = trained.prepare(picture)
+            logits, found = looks(trained, stages, image)
+            record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
+            record["parts"] = [numbers(part) for part in found]
+            draw(directory / record["picture"], image, record, found)
+            explained.append(record)
+            entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
+            print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
     atomic.write_text(directory / "explain.json", json.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
     images.check_all_were_read()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from visual_transformers import atomic
 from visual_transformers.config import build
 from visual_transformers.data.files import images_in, read_image
 from visual_transformers.data.module import DataModule
-from visual_transformers.errors import DataError
+from visual_transformers.errors import ConfigError, DataError
 from visual_transformers.settings import Config
 
 
@@ -27,9 +28,13 @@ def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
     if cfg.input is not None:
         return image_paths(cfg.input), cfg.input
     data: DataModule = build(cfg.data, "data")
+    paths = []
     for name, image in data.pictures(cfg.training.samples):
-        atomic.write(folder / f"{name}.png", lambda path, image=image: image.save(path, format="PNG"))  # type: ignore[misc]
-    return image_paths(str(folder)), str(folder)
+        paths.append(folder / f"{name}.png")
+        atomic.write(paths[-1], lambda path, image=image: image.save(path, format="PNG"))  # type: ignore[misc]
+    if not paths:
+        raise DataError(f"training.samples={cfg.training.samples} validation images to show; give more, or input=PATH")
+    return paths, str(folder)
 
 
 def image_paths(pattern: str) -> list[Path]:
@@ -64,7 +69,7 @@ def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
 
 
 class ReadableImages:
-    """Iterates over (path, RGB image); files that cannot be read are reported, skipped and counted."""
+    """Iterates over (path, RGB image), upright as a camera's EXIF says; what fails is reported, skipped and counted."""
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
@@ -75,10 +80,24 @@ class ReadableImages:
             try:
                 image = read_image(path)
             except DataError as error:
-                self.problems.append(str(error))
-                print(f"skipped {error}")
+                self._skip(str(error))
             else:
-                yield path, image
+                yield path, ImageOps.exif_transpose(image)
+
+    @contextmanager
+    def attempt(self, path: Path) -> Iterator[None]:
+        """Let one image that the model cannot take cost none of the others' results."""
+        try:
+            yield
+        except ConfigError:  # the model can take no image at all
+            raise
+        except (RuntimeError, ValueError) as error:  # of torch: too small for a norm, too large for the memory
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._skip(f"{path}: the model cannot take it ({reason}); try another size, or predict.window")
+
+    def _skip(self, problem: str) -> None:
+        self.problems.append(problem)
+        print(f"skipped {problem}")
 
     def check_all_were_read(self) -> None:
         """Say at the end what was skipped.

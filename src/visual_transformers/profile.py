@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import platform
+import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -59,10 +60,11 @@ def forms(node: Node) -> dict[str, Node]:
 
 
 def conditions(cfg: Config, hardware: Hardware) -> Report:
-    """What was profiled, and on what. The model's name is `name` up to its first dash: the default's model."""
+    """What was profiled, and on what. Of a run's default name, the model's part is the model's name."""
     device = hardware.torch_device
+    default = re.fullmatch(r"(.+)-[^-]+-seed\d+", cfg.name)
     return {
-        "name": cfg.name.split("-")[0],
+        "name": default[1] if default else cfg.name,
         "model": cfg.model,
         "image_size": cfg.profile.image_size,
         "classes": cfg.profile.classes,

@@ -23,8 +23,8 @@ from visual_transformers.models import weights
 from visual_transformers.results import Picture, Results
 from visual_transformers.settings import Config, Node
 from visual_transformers.tasks import Task
-from visual_transformers.trained import trained_weights
-from visual_transformers.training.checkpoint import TrainState, changed_settings
+from visual_transformers.trained import say_other_settings, trained_weights
+from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.interruption import Interruption
 from visual_transformers.training.meter import Meter
@@ -81,9 +81,7 @@ def test(cfg: Config, directory: Path) -> float:
     """
     file = trained_weights(cfg, directory)
     parts = Parts.build(cfg, file, "test")
-    for group in ("data", "model"):
-        for line in changed_settings(file.about.get("config", cfg.everything)[group], cfg.everything[group], group):
-            print(f"note: these weights were trained with another setting: {line}")
+    say_other_settings(cfg, file)
     results = score(cfg, parts)
     results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
     results.print(f"{cfg.name}: {file.path}, {scored_on(parts)}", directory / "test")
@@ -167,7 +165,8 @@ class Parts:
         task.check_metric(data.classes)
         model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
         if file:
-            print(weights.load(model, file, backbone_only=cfg.weights.backbone_only, classes=data.classes))
+            ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
+            print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
         sets = {}
         for split in splits:
             with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -67,12 +67,20 @@ class Task(ABC):
             ConfigError: if its output has not the shape that this task needs.
         """
         with torch.inference_mode():
-            shape = tuple(model.eval()(images).shape)
+            self.check_logits(model.eval()(images), images, classes)
+
+    def check_logits(self, logits: Any, images: Tensor, classes: int) -> None:
+        """See that a model's output for images (B, 3, H, W) is what this task takes.
+
+        Raises:
+            ConfigError: if it is not.
+        """
         expected = self.output_shape(images, classes)
-        if shape != expected:
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}, not a tensor"
+        if given != expected:
             raise ConfigError(
                 f"{self.name} with {classes} classes needs outputs of shape {expected} from images of shape "
-                f"{tuple(images.shape)}, but the model gives {shape}; choose another model or task"
+                f"{tuple(images.shape)}, but the model gives {given}; choose another model or task"
             )
 
     @staticmethod

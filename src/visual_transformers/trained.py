@@ -13,8 +13,9 @@ from visual_transformers.config import allowed_object, build
 from visual_transformers.data.module import DataModule, Preparation
 from visual_transformers.errors import RunError
 from visual_transformers.models import weights
-from visual_transformers.settings import Config
+from visual_transformers.settings import Config, Node
 from visual_transformers.tasks import Task
+from visual_transformers.training.checkpoint import changed_settings
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.rundir import RunDirectory
 
@@ -32,6 +33,18 @@ def trained_weights(cfg: Config, directory: Path) -> weights.WeightFile:
             "file with weights=PATH"
         )
     return weights.read(cfg.weights.file or best)
+
+
+def say_other_settings(cfg: Config, file: weights.WeightFile) -> None:
+    """Print with what other settings of data and model the weights were trained, or that nobody can tell."""
+    published_as = weights.read_about(file.path) if weights.is_published(file.path) else {}
+    trained: Node = (file.about | published_as).get("config", {})
+    if "data" not in trained:
+        used = cfg.data["_target_"].rsplit(".", 1)[-1]
+        print(f"note: {file.path} does not say how its images were prepared; they are prepared as data={used} does it")
+    for group in ("data", "model"):
+        for line in changed_settings(trained.get(group, cfg.everything[group]), cfg.everything[group], group):
+            print(f"note: these weights were trained with another setting: {line}")
 
 
 @dataclass
@@ -58,20 +71,22 @@ class Trained:
             UserError: if there are no weights, or they do not fit.
         """
         file = trained_weights(cfg, directory)
+        say_other_settings(cfg, file)
         hardware: Hardware = build(cfg.hardware, "hardware")
         hardware.prepare(cfg.seed)
         classes = file.about.get("classes") or build(cfg.data, "data").classes
         model = build(cfg.model, "model", num_classes=len(classes))
-        print(weights.load(model, file, backbone_only=False, classes=classes))
         data = allowed_object(cfg.data["_target_"], "data")
         assert isinstance(data, type) and issubclass(data, DataModule)
+        ids = data.category_ids(cfg.data)
+        print(weights.load(model, file, backbone_only=False, classes=classes, category_ids=ids))
         return cls(
             hardware=hardware,
             task=build(cfg.task, "task"),
             model=hardware.place(model).eval(),
             classes=classes,
             prepare=data.preparation(cfg.data),
-            category_ids=data.category_ids(cfg.data),
+            category_ids=ids,
             weights_path=file.path,
             about=file.about,
         )
@@ -86,17 +101,10 @@ class Trained:
         """(B, 3, H, W) -> logits in float32, on the device.
 
         Raises:
-            RunError: if the model's output is not what the task needs.
+            ConfigError: if the model's output is not what the task needs.
         """
         images, _ = self.hardware.move(images, images)
         with self.hardware.autocast():
             logits = self.model(images)
-        expected = self.task.output_shape(images, len(self.classes))
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-            raise RunError(
-                f"{self.task.name} with {len(self.classes)} classes needs outputs of shape {expected} from images of "
-                f"shape {tuple(images.shape)}, but {type(self.model).__name__} gives "
-                f"{tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__}; choose the task that "
-                "the weights were trained for"
-            )
+        self.task.check_logits(logits, images, len(self.classes))
         return logits.float()

@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
-from torchvision.models import ResNet18_Weights, Weights, WeightsEnum
+from torchvision.models import ResNet18_Weights, ResNet50_Weights, Weights, WeightsEnum
 
+from visual_transformers.data import ImageNet
 from visual_transformers.errors import WeightsError
-from visual_transformers.models import resnet18, weights
+from visual_transformers.models import published, resnet18, weights
 
 NAME = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
 FILE = "resnet18-f37072fd.pth"
@@ -100,6 +103,28 @@ def test_without_a_network_it_is_said_what_to_fetch_and_where_to_put_it(checkpoi
 
 
 @pytest.mark.usefixtures("offline")
+def test_a_published_classifier_stands_for_its_model_and_for_images_prepared_as_torchvision_does() -> None:
+    found = published.settings("torchvision:ResNet50_Weights.IMAGENET1K_V2")
+    assert found["model"] == {"_target_": "visual_transformers.models.resnet50"}
+    prepare = ImageNet.preparation(found["data"])
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
+    expected = ResNet50_Weights.IMAGENET1K_V2.transforms()(image)
+    torch.testing.assert_close(prepare(image), expected, rtol=0, atol=2 / 255 / 0.225)  # both round to uint8
+
+
+def test_a_published_classifier_that_is_not_ours_is_torchvisions_own() -> None:
+    found = published.settings("torchvision:ConvNeXt_Tiny_Weights.IMAGENET1K_V1")
+    assert found["model"] == {"_target_": "torchvision.models.convnext_tiny"}
+
+
+def test_images_prepared_otherwise_than_ours_are_left_out_of_what_a_published_name_stands_for() -> None:
+    assert "data" not in published.settings("torchvision:EfficientNet_B0_Weights.IMAGENET1K_V1")  # bicubic
+
+
+def test_a_published_segmenter_stands_for_nothing() -> None:
+    assert published.settings("torchvision:FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1") == {}
+
+
 def test_an_alias_is_told_by_the_name_it_stands_for() -> None:
     assert "weights=torchvision:ResNet50_Weights.IMAGENET1K_V2: " in message("torchvision:ResNet50_Weights.DEFAULT")
 

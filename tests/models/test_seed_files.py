@@ -90,3 +90,17 @@ def test_a_segmenters_file_brings_a_note_on_its_labels(seed_net: Build, variant:
     file = weights.WeightFile(Path("seed.pth"), seed_net(name).state_dict())
     said = weights.load(variant(name), file, backbone_only=False, classes=CLASSES)
     assert "output i is class i + 1 of COCO-Stuff's 91 stuff classes" in str(said)
+
+
+@pytest.mark.parametrize("name", ["panoptic_fpn", "vt_fpn"])
+def test_a_segmenters_outputs_are_moved_to_the_classes_that_they_were_taught(
+    seed_net: Build, variant: Build, name: str
+) -> None:
+    file = weights.WeightFile(Path("seed.pth"), seed_net(name).state_dict())
+    left, moved = variant(name).eval(), variant(name).eval()
+    weights.load(left, file, backbone_only=False, classes=CLASSES, category_ids=list(range(1, 11)))
+    said = weights.load(moved, file, backbone_only=False, classes=CLASSES, category_ids=list(range(92, 183)))
+    assert "its outputs were moved on by one, so that output i is class i" in str(said)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(moved(images), left(images)[:, [9, *range(9)]])

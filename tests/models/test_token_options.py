@@ -120,6 +120,16 @@ def test_projector_is_torchs_cross_attention_with_heads(heads: int, reassociate:
     close(module(x, t), x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+def test_norms_of_the_graph_convolution_stand_before_its_branch_or_behind_its_convolution() -> None:
+    t = torch.randn(2, 5, TOKEN_CHANNELS).double()
+    for norm, expected in (
+        ("pre", lambda m, normed: t + (normed(t) + m.adjacency @ normed(t)).relu() @ m.weight.weight.T),
+        ("post", lambda m, normed: t + normed((t + m.adjacency @ t).relu() @ m.weight.weight.T)),
+    ):
+        module = GraphConvolution(5, TOKEN_CHANNELS, **{f"{norm}_norm": True}).double()
+        torch.testing.assert_close(module(t), expected(module, nn.LayerNorm(TOKEN_CHANNELS).double()))
+
+
 def test_graph_convolution_follows_its_equation() -> None:
     module, t = GraphConvolution(5, TOKEN_CHANNELS).double(), torch.randn(2, 5, TOKEN_CHANNELS).double()
     mixed = torch.stack([each + module.adjacency @ each for each in t])

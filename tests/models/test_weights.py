@@ -472,10 +472,21 @@ def test_a_reference_files_bottlenecks_are_refused_where_the_stride_is_in_the_fi
     assert "set model.stride_in_1x1=false" in message(model, given(seed_net("vt_fpn")), backbone_only=True)
 
 
-def test_the_stride_in_the_first_convolution_brings_a_hint_for_a_resnets_file() -> None:
-    model = panoptic_fpn(num_classes=3, stride_in_1x1=True)
-    said = weights.load(model, given(torchvision.models.resnet50()), backbone_only=True, classes=CLASSES)
-    assert "set model.stride_in_1x1=false" in str(said)
+def test_bare_bottlenecks_are_taken_for_torchvisions_and_refused_where_the_stride_is_in_the_first_convolution() -> None:
+    model, file = panoptic_fpn(num_classes=3, stride_in_1x1=True), given(torchvision.models.resnet50())
+    before = state(model)
+    said = message(model, file, backbone_only=True)
+    assert "bottlenecks of bare ResNets have the stride in the 3x3 convolution" in said
+    assert said.endswith("set model.stride_in_1x1=false")
+    assert_same(state(model), before)
+
+
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_a_bare_state_dict_of_our_own_segmenter_is_loaded(stride_in_1x1: bool) -> None:
+    source, model = (panoptic_fpn(num_classes=3, stride_in_1x1=stride_in_1x1) for _ in range(2))
+    said = weights.load(model, given(source), backbone_only=False, classes=CLASSES)
+    assert "stride" not in str(said)
+    assert_same(state(model), state(source))
 
 
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
@@ -550,7 +561,7 @@ def test_other_head_is_refused_with_the_offer_to_load_the_backbone() -> None:
     file.tensors = {name.replace("fc.", "out."): tensor for name, tensor in file.tensors.items()}
     said = message(Tiny(), file)
     assert "missing from the file: fc.weight, fc.bias\n" in said
-    assert said.endswith("\nset weights.backbone_only=true to load only the layers before the head")
+    assert said.endswith("\nto train from it, weights.backbone_only=true loads only the layers before the head")
 
 
 def test_wrong_model_is_refused_without_an_offer_that_would_fail() -> None:
@@ -578,14 +589,13 @@ def test_other_shape_is_refused_with_both_shapes() -> None:
 def test_other_class_count_is_refused_with_both_shapes_of_the_head() -> None:
     said = message(Tiny(), given(Tiny(classes=7)))
     assert "fc.weight (7, 5) in the file, (3, 5) in the model, fc.bias (7,) in the file, (3,) in the model" in said
-    assert "set weights.backbone_only=true" in said
+    assert "to train from it, weights.backbone_only=true loads" in said
 
 
 def test_other_class_count_is_refused_with_both_counts_where_the_file_names_its_classes() -> None:
     said = message(Tiny(), given(Tiny(classes=2), classes=["oak", "elm"]))
-    assert (
-        "trained for 2 classes (oak, elm), the data set has 3 (cat, dog, fox); set weights.backbone_only=true" in said
-    )
+    assert "trained for 2 classes (oak, elm), the data set has 3 (cat, dog, fox); to train from it, " in said
+    assert "weights.backbone_only=true" in said
 
 
 @pytest.mark.parametrize("theirs", [["cat", "dog", "owl"], ["dog", "cat", "fox"]], ids=["other name", "other order"])

@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 import torch
 from torchvision import models
 from torchvision.models import WeightsEnum
+from torchvision.transforms._presets import ImageClassification
 
 from visual_transformers.errors import WeightsError
 
@@ -54,6 +55,42 @@ def fetch(name: str) -> Published:
     except Exception as error:  # a download whose hash differs, or that is no file of weights alone
         raise WeightsError(f"weights={name}: the download is not as published ({_reason(error)}); {by_hand}") from error
     return Published(name, content, weight.meta.get("categories"))
+
+
+def settings(name: str) -> dict[str, Any]:
+    """A classifier's configuration, from `torchvision:NAME`: its model, and images prepared as torchvision does it.
+
+    There is no `data` in it where they are prepared otherwise than our data sets do (another interpolation or
+    normalisation), and nothing at all for weights that are not a classifier's.
+
+    Raises:
+        WeightsError: if the name is unknown.
+    """
+    weight = _known(name)
+    builder = next((model for model in models.list_models(models) if weight in models.get_model_weights(model)), None)
+    if builder is None:  # a segmenter's, a detector's
+        return {}
+    home = "visual_transformers.models" if builder in OURS else "torchvision.models"
+    found: dict[str, Any] = {
+        "name": str(weight),
+        "task": {"_target_": "visual_transformers.tasks.Classification", "metric": "top1", "label_smoothing": 0.0},
+        "model": {"_target_": f"{home}.{builder}"},
+    }
+    if is_usual(preset := weight.transforms()):
+        sizes = {"image_size": preset.crop_size[0], "eval_resize": preset.resize_size[0]}
+        found["data"] = {"_target_": "visual_transformers.data.ImageNet", "root": "???", **sizes}
+    return found
+
+
+OURS = ("resnet18", "resnet34", "resnet50", "resnet101")
+"""torchvision's models that are models of this suite."""
+
+
+def is_usual(preset: Any) -> bool:
+    """Whether torchvision prepares the images of these weights as our data sets do, but for the sizes."""
+    usual = ImageClassification(crop_size=1)
+    same = ("mean", "std", "interpolation")
+    return isinstance(preset, ImageClassification) and all(getattr(preset, k) == getattr(usual, k) for k in same)
 
 
 def _known(name: str) -> WeightsEnum:

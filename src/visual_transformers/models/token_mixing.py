@@ -88,13 +88,23 @@ class GraphConvolution(nn.Module):
     """Graph convolution over the tokens (ablation), as Chen et al. 2019 (GloRe) define it: T_out = T + relu(T + A T) W.
 
     The adjacency A (L, L) is learned and the same for every image, so the number of tokens is fixed.
+
+    Args:
+        tokens: number of tokens L.
+        token_channels: channels C_T of a token.
+        pre_norm: whether a LayerNorm stands before the residual branch.
+        post_norm: whether a LayerNorm follows the convolution W.
+        drop: chance that the residual branch is dropped for an image in training.
     """
 
-    def __init__(self, tokens: int, token_channels: int, *, drop: float = 0.0):
+    def __init__(
+        self, tokens: int, token_channels: int, *, pre_norm: bool = False, post_norm: bool = False, drop: float = 0.0
+    ):
         super().__init__()
         self.adjacency = nn.Parameter(torch.empty(tokens, tokens))
         nn.init.kaiming_uniform_(self.adjacency, a=math.sqrt(5))
-        self.weight = PointwiseConv(token_channels, token_channels)
+        self.weight = PointwiseConv(token_channels, token_channels, norm=post_norm)
+        self.norm = nn.LayerNorm(token_channels) if pre_norm else nn.Identity()
         self.drop = StochasticDepth(drop, "row")
 
     @property
@@ -104,4 +114,5 @@ class GraphConvolution(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, L, C_T) -> (B, L, C_T)."""
-        return tokens + self.drop(self.weight(F.relu(tokens + self.adjacency @ tokens)))
+        x = self.norm(tokens)
+        return tokens + self.drop(self.weight(F.relu(x + self.adjacency @ x)))

@@ -163,14 +163,14 @@ class VTDesign:
         """What lets `tokens` tokens work on each other."""
         if self.token_module == "none":
             return nn.Identity()
+        norms = {"pre_norm": self.norm == "pre", "post_norm": self.norm == "post"}
         if self.token_module == "graph":
-            return GraphConvolution(tokens, self.token_channels, drop=drop)
+            return GraphConvolution(tokens, self.token_channels, **norms, drop=drop)
         return TokenTransformer(
             self.token_channels,
             self.token_groups,
             heads=self.heads,
-            pre_norm=self.norm == "pre",
-            post_norm=self.norm == "post",
+            **norms,
             scale_logits=self.scale_logits,
             drop=drop,
         )

@@ -26,7 +26,7 @@ ABOUT = ("classes", "config", "best", "version")
 CONTAINERS = ("model", "model_state_dict", "state_dict")
 """Keys under which a checkpoint may hold its weights: ours, the reference implementation's, PyTorch's examples'."""
 OPTIMIZERS = ("optimizer", "optimizer_state_dict")
-BACKBONE_ALONE = "set weights.backbone_only=true to load only the layers before the head"
+BACKBONE_ALONE = "to train from it, weights.backbone_only=true loads only the layers before the head"
 
 
 @dataclass
@@ -55,6 +55,11 @@ class WeightFile:
             self.about["config"] = config
 
 
+def is_published(path: str | Path) -> bool:
+    """Whether a path is no file, but the name of what torchvision publishes."""
+    return str(path).startswith(published.PREFIX)
+
+
 def _is_ours(config: Any) -> bool:
     """Whether a configuration is one of this suite, and not of another program that uses the same key."""
     if not isinstance(config, dict) or not isinstance(config.get("name"), str):
@@ -71,11 +76,15 @@ def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
-    """What a file on disk says of its weights, by the keys of `ABOUT`; a safetensors file's tensors are not read.
+    """What is said of weights, by the keys of `ABOUT`; a safetensors file's tensors are not read.
+
+    Of what torchvision publishes under a name it is the configuration that the name stands for: nothing is fetched.
 
     Raises:
         WeightsError: as `read` does.
     """
+    if is_published(path):
+        return {"config": published.settings(str(path))}
     path = Path(path)
     if path.suffix != ".safetensors":
         return read(path).about
@@ -92,7 +101,7 @@ def read(path: str | Path) -> WeightFile:
     Raises:
         WeightsError: if the file is missing, damaged, or holds no weights.
     """
-    if str(path).startswith(published.PREFIX):
+    if is_published(path):
         weights = published.fetch(str(path))
         return _from_content(Path(weights.name), weights.content, {"classes": weights.classes})
     path = Path(path)
@@ -134,11 +143,27 @@ def _from_content(path: Path, content: Any, about: dict[str, Any]) -> WeightFile
     return WeightFile(path, dict(tensors), about, notes)
 
 
-def load(model: nn.Module, weights: WeightFile, *, backbone_only: bool, classes: list[str]) -> Loaded:
+def load(
+    model: nn.Module,
+    weights: WeightFile,
+    *,
+    backbone_only: bool,
+    classes: list[str],
+    category_ids: list[int] | None = None,
+) -> Loaded:
     """Put weights into the model: all of them, or with `backbone_only` those of the layers before its head.
 
     Names are those of `weight_names`. A backbone may come from another model: a ResNet's layers are the same with or
     without the prefix `backbone.`, and what the file holds beyond them is left out.
+
+    Args:
+        model: takes the weights.
+        weights: from `read`.
+        backbone_only: see above.
+        classes: names of the model's outputs.
+        category_ids: COCO-Stuff's official ids of the outputs, if they have any. The reference implementation's
+            segmenters have their outputs one too low for the 91 stuff classes; with their ids given here, the outputs
+            are moved to where they belong, otherwise they are left as they are.
 
     Returns:
         What was loaded; as text, a few lines.
@@ -155,7 +180,9 @@ def load(model: nn.Module, weights: WeightFile, *, backbone_only: bool, classes:
     else:
         wanted, chosen = whole, given
         notes += _notes_on_classes(weights, classes)
-        notes += _notes_on_labels(file)
+        if file.model in SEED_SEGMENTERS:
+            chosen, note = _with_labels_moved(chosen, category_ids)
+            notes.append(note)
     zeros = _biases_left_out(wanted, chosen, file)
     if differences := Differences.between(wanted, chosen | zeros):
         raise WeightsError(
@@ -206,32 +233,30 @@ def _notes_on_strides(model: nn.Module, weights: WeightFile, file: NamedTensors)
     """Say where bottlenecks have their stride, if the file's and the model's differ: no name or shape shows it.
 
     Raises:
-        WeightsError: if the file is torchvision's or the reference implementation's, whose are in the 3x3 convolution.
+        WeightsError: if the file is torchvision's or the reference implementation's, whose are in the 3x3 convolution,
+            or may be: a bare ResNet of which nothing else is known.
     """
     ours: bool = getattr(getattr(model, "backbone", model), "stride_in_1x1", False)
     if not any(re.search(r"layer\d\.\d+\.conv3\.weight$", name) for name in file.tensors):
         return []
-    if str(weights.path).startswith(published.PREFIX) or file.origin != "plain":
+    config = weights.about.get("config")
+    bare = config is None and not any(name.startswith(OUR_SEGMENTERS) for name in file.tensors)
+    if is_published(weights.path) or file.origin != "plain" or bare:
         if ours:
             raise WeightsError(
-                f"weights={weights.path}: their bottlenecks have the stride in {PLACES[False]}, the model's in "
-                f"{PLACES[True]}; set model.stride_in_1x1=false"
+                f"weights={weights.path}: bottlenecks of {'bare ResNets' if bare else 'their kind'} have the stride in "
+                f"{PLACES[False]}, as torchvision's have, the model's in {PLACES[True]}; set model.stride_in_1x1=false"
             )
         return []
-    if isinstance(config := weights.about.get("config"), dict):
-        theirs = config.get("model", {}).get("stride_in_1x1", False)
-        return (
-            [f"their bottlenecks have the stride in {PLACES[theirs]}, the model's in {PLACES[ours]}"]
-            if theirs != ours
-            else []
-        )
+    theirs = config["model"].get("stride_in_1x1", False) if config else ours
     return (
-        [f"if they are torchvision's, set model.stride_in_1x1=false: they have the stride in {PLACES[False]}"]
-        if ours
-        else []
+        []
+        if theirs == ours
+        else [f"their bottlenecks have the stride in {PLACES[theirs]}, the model's in {PLACES[ours]}"]
     )
 
 
+OUR_SEGMENTERS = ("pyramid.", "branch.")
 # By the value of stride_in_1x1.
 PLACES = ("the 3x3 convolution", "the first 1x1 convolution")
 
@@ -259,8 +284,20 @@ def _notes_on_classes(weights: WeightFile, classes: list[str]) -> list[str]:
 IMAGENET_CLASSES = 1000
 
 
-def _notes_on_labels(file: NamedTensors) -> list[str]:
-    """The reference implementation numbered COCO-Stuff's stuff classes from the second, which outputs keep."""
-    if file.model not in ("seed_panoptic_fpn", "seed_vt_fpn"):
-        return []
-    return ["trained with labels one too low: output i is class i + 1 of COCO-Stuff's 91 stuff classes"]
+SEED_SEGMENTERS = ("seed_panoptic_fpn", "seed_vt_fpn")
+STUFF_IDS = list(range(92, 183))
+
+
+def _with_labels_moved(tensors: dict[str, Tensor], category_ids: list[int] | None) -> tuple[dict[str, Tensor], str]:
+    """The reference implementation's weights with output i for class i, if the classes are the 91 of COCO-Stuff.
+
+    It numbered these classes from the second on: its output i is class i + 1, and no pixel taught it the last one,
+    which becomes that of class 0.
+    """
+    if category_ids != STUFF_IDS:
+        return tensors, "trained with labels one too low: output i is class i + 1 of COCO-Stuff's 91 stuff classes"
+    moved = {name: tensor.roll(1, 0) for name, tensor in tensors.items() if name.startswith("branch.classifier.")}
+    return (
+        tensors | moved,
+        "trained with labels one too low: its outputs were moved on by one, so that output i is class i",
+    )
