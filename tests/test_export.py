@@ -62,7 +62,10 @@ class Exported:
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Batch normalisations as after training: not the identity."""
+    """Batch normalisations and residual branches as after training: neither the identity nor zero."""
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.uniform_(parameter, -0.1, 0.1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
@@ -124,6 +127,21 @@ def untrained(tmp_path, composed):
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model.tokenizer=pooling", "model.token_module=graph", "model.norm=pre"],
+        ["model.tokenizer=clustering", "model.norm=post", "model.heads=4"],
+        ["model.recurrent=false", "model.token_module=none", "model.reassociate=false"],
+    ],
+    ids="-".join,
+)
+def test_ablations_are_exported_in_every_format_and_agree(untrained, tmp_path, options):
+    export(untrained(*TOKENS, *options), tmp_path)
+    found = json.loads((tmp_path / "export/export.json").read_text())
+    assert {one["format"] for one in found["artefacts"]} == set(EXPORT_FORMATS)
 
 
 SHAPES = [(1, 3, 50, 131), (4, 3, 67, 45)]

@@ -141,6 +141,7 @@ def panoptic_fpn(
     branch_channels: int = 128,
     finest_norm: bool = True,
     branch_bias: bool = False,
+    zero_init: bool = False,
 ) -> SemanticFPN:
     """Panoptic FPN's semantic half (Kirillov et al. 2019), the baseline: its pyramid costs 55.1 GMACs at 800 x 1216.
 
@@ -153,8 +154,9 @@ def panoptic_fpn(
         output_convs: whether the pyramid ends in 3x3 convolutions.
         branch_channels: channels of the semantic branch, a multiple of 32.
         finest_norm, branch_bias: see `SemanticBranch`.
+        zero_init: whether every residual branch of the backbone starts at zero.
     """
-    stages = ResNetStages(backbone, stages=5, stem_stride=stem_stride, stride_in_1x1=stride_in_1x1)
+    stages = ResNetStages(backbone, stages=5, stem_stride=stem_stride, stride_in_1x1=stride_in_1x1, zero_init=zero_init)
     pyramid = ConvPyramid(stages.stage_channels, pyramid_channels, output_convs=output_convs)
     branch = SemanticBranch(pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias)
     return SemanticFPN(stages, pyramid, branch)
