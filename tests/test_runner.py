@@ -30,7 +30,7 @@ def records(directory: Path) -> list[dict]:
 def a_run(cfg, task, model: nn.Module, directory: Path) -> runner.TrainRun:
     """A run around a model of the test's own, on the CPU in float64, with plain gradient descent."""
     model = model.double()
-    parts = runner.Parts(Hardware(channels_last=False), task, Digits(), {}, model, model)
+    parts = runner.Parts(Hardware(channels_last=False), task, Digits(), {}, model, model, nn.Identity())
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     state = TrainState(model, optimizer, schedule, parts.hardware.scaler(), parts.scores())

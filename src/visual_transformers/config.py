@@ -180,6 +180,9 @@ def _target_problems(path: str, node: DictConfig, *, may_be_missing: bool) -> It
         yield str(error)
     else:
         yield from _key_problems(f"{path}.", node, found, SUPPLIED.get(path, set()), may_be_missing)
+        for key, value in node.items_ex(resolve=False):
+            if isinstance(value, DictConfig) and "_target_" in value:
+                yield from _target_problems(f"{path}.{key!s}", value, may_be_missing=may_be_missing)
 
 
 def _key_problems(
@@ -335,7 +338,7 @@ AT_LEAST = {
     "hardware.workers": 0,
     "hardware.threads": 1,
 }
-ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "data.crop", "data.min_scale", "export.tolerance")
+ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "export.tolerance")
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 
 

@@ -1,5 +1,9 @@
 """What can be wrong with a user's input; the command line prints these without a traceback."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class UserError(ValueError):
     """A mistake in the input that the message explains: what, where and how to mend it."""
@@ -11,6 +15,21 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A data set's folder, file or label is not as it should be."""
+
+
+class BadFileError(DataError):
+    """One file of a data set cannot be used; `path` says which, and the message why and how to mend it.
+
+    A loader may be told to skip such files.
+    """
+
+    def __init__(self, path: str | Path, problem: str):
+        super().__init__(path, problem)
+        self.path = str(path)
+
+    def __str__(self) -> str:
+        path, problem = self.args
+        return f"{path}: {problem}"
 
 
 class WeightsError(UserError):

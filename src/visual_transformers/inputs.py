@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from visual_transformers import atomic
 from visual_transformers.config import build
-from visual_transformers.data.files import images_in, read_image
+from visual_transformers.data.files import images_below, read_image
 from visual_transformers.data.module import DataModule
 from visual_transformers.errors import ConfigError, DataError
 from visual_transformers.settings import Config
@@ -46,7 +46,7 @@ def image_paths(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
-    found = images_in(path) if path.is_dir() else sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
+    found = [*images_below(path)] if path.is_dir() else sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
     files = [file for file in found if file.is_file()]
     if not files:
         raise DataError(f"input={pattern}: no such image, folder of images, or match of a glob")

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from visual_transformers import atomic, plots
-from visual_transformers.data.transforms import denormalise
 from visual_transformers.metrics import ClassTable
 from visual_transformers.tables import csv_text, print_table
 
@@ -19,7 +18,7 @@ MAX_CLASSES_PRINTED = 30
 
 @dataclass
 class Picture:
-    """One image (3, H, W), as the model sees it, with its target and prediction: class indices or masks of them."""
+    """One uint8 image (3, H, W), as the model sees it, with target and prediction: class indices or masks."""
 
     image: Tensor
     target: Tensor
@@ -55,7 +54,7 @@ class Results:
         print(f"left in {directory}: {', '.join(sorted(p.name for p in directory.iterdir() if p.name[0] != '.'))}")
 
     def _draw(self, path: Path) -> None:
-        images = [denormalise(p.image).permute(1, 2, 0).numpy() for p in self.pictures]
+        images = [p.image.permute(1, 2, 0).numpy() for p in self.pictures]
         targets, predictions = ([getattr(p, name).numpy() for p in self.pictures] for name in ("target", "prediction"))
         draw = plots.classified if targets[0].ndim == 0 else plots.segmented
         draw(path, images, targets, predictions, list(self.classes))

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from visual_transformers import __version__
 from visual_transformers.config import blamed_on, build
-from visual_transformers.data.loading import EvaluationBatches, training_batches
+from visual_transformers.data.loading import EvaluationBatches, seeded, training_batches
 from visual_transformers.data.module import DataModule, Samples, spread
-from visual_transformers.errors import Interrupted, RunError
+from visual_transformers.data.transforms import Normalise
+from visual_transformers.errors import BadFileError, Interrupted, RunError
 from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
@@ -119,13 +120,13 @@ def evaluate(parts: Parts, batches: EvaluationBatches) -> Scores:
     scores, seen = parts.scores(), 0
     parts.model.eval()
     for batch in batches:
-        images, targets = parts.hardware.move(*batch)
+        images, targets = parts.move(*batch)
         with parts.hardware.autocast():
             logits = parts.forward(images)
         loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
         scores.update(logits, targets, loss_sum, parts.task.count(targets))
         seen += len(images)
-    if seen != batches.length:
+    if seen + batches.skipped != batches.length:
         raise RunError(f"evaluated {seen} samples of a set of {batches.length}; the loader is at fault")
     return scores
 
@@ -136,8 +137,11 @@ def score(cfg: Config, parts: Parts) -> Results:
     scores = evaluate(parts, parts.batches("test"))
     samples, pictures = parts.sets["test"], []
     for index in spread(len(samples), cfg.training.samples):
-        image, target = samples[index]
-        images, _ = parts.hardware.move(image[None], torch.empty(0))
+        try:
+            image, target = samples[index]
+        except BadFileError:  # said and counted by the evaluation
+            continue
+        images, _ = parts.move(image[None], torch.empty(0))
         with parts.hardware.autocast():
             prediction = parts.model(images).argmax(dim=1)[0]
         pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
@@ -154,6 +158,7 @@ class Parts:
     sets: dict[str, Samples]
     model: nn.Module
     forward: nn.Module
+    normalise: nn.Module
 
     @classmethod
     def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
@@ -164,6 +169,7 @@ class Parts:
         data: DataModule = build(cfg.data, "data")
         task.check_metric(data.classes)
         model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
+        normalise = hardware.place(Normalise())
         if file:
             ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
             print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
@@ -172,15 +178,24 @@ class Parts:
             with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
                 sets[split] = samples = getattr(data, f"{split}_set")()
                 data.check(samples)
-                images = samples[0][0][None]
+                images = first_image(samples)
             with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
-                task.check_output(model, hardware.move(images, images)[0], len(data.classes))
-        return cls(hardware, task, data, sets, model, hardware.compiled(model))
+                task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
+        return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise)
+
+    def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A loader's batch on the device, as the model and the loss take it: uint8 becomes float32 and int64 there."""
+        images, targets = self.hardware.move(images, targets)
+        return self.normalise(images), targets.long()
 
     def batches(self, split: str) -> EvaluationBatches:
         """Batches of every sample of a split, once."""
-        batch_size = self.data.eval_batch_size
-        return EvaluationBatches(self.sets[split], batch_size=batch_size, loading=self.hardware.loading)
+        return EvaluationBatches(
+            self.sets[split],
+            batch_size=self.data.eval_batch_size,
+            loading=self.hardware.loading,
+            bad_files=self.data.bad_files(self.sets[split]),
+        )
 
     def scores(self) -> Scores:
         """New scores on the device."""
@@ -212,7 +227,8 @@ class TrainRun:
             cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
         )
         scores = parts.scores().persistent()
-        state = TrainState(parts.model, optimizer, schedule, parts.hardware.scaler(), scores)
+        bad_files = parts.data.bad_files(parts.sets["train"])
+        state = TrainState(parts.model, optimizer, schedule, parts.hardware.scaler(), scores, bad_files)
         return cls(cfg, parts, files, state, steps_per_epoch, total_steps, parts.batches("val"))
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -224,13 +240,17 @@ class TrainRun:
             start=self.state.step,
             stop=self.total_steps,
             loading=self.parts.hardware.loading,
+            bad_files=self.state.bad_files,
         )
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One optimizer step on a batch, in parts whose gradients add up to that of the whole; returns the loss."""
         parts, state = self.parts, self.state
         parts.model.train()
-        images, targets = parts.hardware.move(images, targets)
+        images, targets = parts.move(images, targets)
+        if (mix := parts.data.mixing()) is not None:
+            with seeded(self.cfg.seed, MIXING, state.step):
+                images, targets = mix(images, targets)
         count = parts.task.count(targets).clamp(min=1)
         total = torch.zeros((), device=images.device)
         for x, y in zip(*(t.tensor_split(self.cfg.training.accumulate) for t in (images, targets)), strict=True):
@@ -240,7 +260,7 @@ class TrainRun:
                 logits = parts.forward(x)
             loss_sum = parts.task.loss_sum(logits, y, smoothing=True)
             state.scaler.scale(loss_sum / count).backward()
-            state.scores.update(logits, y, loss_sum.detach(), parts.task.count(y))
+            state.scores.update(logits, parts.task.hard(y), loss_sum.detach(), parts.task.count(y))
             total += loss_sum.detach()
         if self.cfg.training.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
@@ -259,6 +279,7 @@ class TrainRun:
         record = self.moment("epoch")
         record |= {f"train/{name}": value for name, value in train.items()}
         record |= {f"val/{name}": value for name, value in val.items()}
+        record |= {"skipped_samples": len(state.bad_files.paths)} if state.bad_files.paths else {}
         if not state.best or val[metric] > state.best[metric]:
             state.best = {"step": state.step, "epoch": record["epoch"]} | val
             about = {"classes": self.parts.data.classes, "config": self.cfg.everything, "best": state.best}
@@ -291,6 +312,26 @@ class TrainRun:
         return RunInfo(cfg.name, self.files.path, cfg.task["metric"], state.step, self.total_steps, headline)
 
 
+def first_image(samples: Samples) -> Tensor:
+    """The first image of a set that can be read, as a batch (1, 3, H, W).
+
+    Raises:
+        BadFileError: if none of the first few can.
+    """
+    for index in range(min(len(samples), FIRST_FEW)):
+        try:
+            image: Tensor = samples[index][0][None]
+            return image
+        except BadFileError as error:
+            last = error
+    raise last
+
+
+FIRST_FEW = 10
+MIXING = 1
+"""Part of the seed of mixup and cutmix, beside the run's seed and the step."""
+
+
 def scored_on(parts: Parts) -> str:
     """The end of a title: what was scored."""
     return f"on the {len(parts.sets['test'])} samples of the test split"
@@ -306,7 +347,7 @@ def check_smallest_part(cfg: Config, parts: Parts) -> None:
     smallest = max(1, (len(samples) % batch_size or batch_size) // accumulate)
     if smallest > 1:
         return
-    images, _ = parts.hardware.move(samples[0][0][None], torch.empty(0))
+    images, _ = parts.move(first_image(samples), torch.empty(0))
     problem = (
         f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {len(samples)}, or "
         f"training.accumulate={accumulate} a part of one, on which the model cannot train; choose another"

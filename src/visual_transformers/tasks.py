@@ -34,7 +34,7 @@ class Task(ABC):
     def loss_sum(self, logits: Tensor, targets: Tensor, *, smoothing: bool) -> Tensor:
         """Sum of the cross entropies of the targets that count, in float32 or more.
 
-        Logits are (B, C, ...), targets (B, ...).
+        Logits are (B, C, ...), targets (B, ...), or shares of the classes (B, C) of mixed images.
         """
         return F.cross_entropy(
             logits.to(torch.promote_types(logits.dtype, torch.float32)),
@@ -47,6 +47,10 @@ class Task(ABC):
     def count(self, targets: Tensor) -> Tensor:
         """How many targets count: a scalar on their device."""
         return (targets != self.ignore).sum()
+
+    def hard(self, targets: Tensor) -> Tensor:
+        """Class indices, for scores."""
+        return targets
 
     def check_metric(self, classes: list[str]) -> None:
         """See that the metric exists for this data set.
@@ -102,6 +106,14 @@ class Classification(Task):
     ignore: ClassVar[int] = -100  # torch's own: no class index, so every image counts
 
     metric: str = "top1"
+
+    def count(self, targets: Tensor) -> Tensor:
+        """All images count."""
+        return torch.full((), len(targets), device=targets.device)
+
+    def hard(self, targets: Tensor) -> Tensor:
+        """Of mixed images the class of the larger share."""
+        return targets.argmax(dim=1) if targets.ndim == 2 else targets
 
     @staticmethod
     def output_shape(images: Tensor, classes: int) -> tuple[int, ...]:

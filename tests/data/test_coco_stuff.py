@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visual_transformers.data import CocoStuff
+from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.errors import DataError
 
 ENCODINGS = ["stuffthingmaps", "pixelmaps"]
@@ -103,7 +104,8 @@ def test_unlabeled_pixels_are_ignored_among_stuff_and_things(coco: Callable[...,
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_training_targets_mean_the_same_as_validation_ones(coco: Callable[..., CocoStuff], encoding: str) -> None:
-    data = coco(picture(STUFF), encoding, crop=91, min_scale=1.0, max_scale=1.0, flip=False)
+    as_it_is = ScaleCropFlip(crop=91, min_scale=1.0, max_scale=1.0, flip=False)
+    data = coco(picture(STUFF), encoding, augmentation=as_it_is)
     padded = data.train_set()[0][1].numpy()
     assert np.array_equal(padded[(padded != 255).any(axis=1)], targets(data))
 
@@ -121,7 +123,7 @@ def test_values_out_of_range_are_named_with_their_file_and_setting(
     with pytest.raises(DataError) as caught:
         targets(data)
     message = str(caught.value)
-    assert str(data.pairs("val")[0][1]) in message
+    assert data.val_set().masks.origin(0) in message
     assert str(wrong) in message
     assert "data.encoding" in message
 
@@ -151,7 +153,8 @@ def test_a_missing_root_shows_the_layout_that_is_expected(tmp_path: Path) -> Non
 
 def test_the_test_split_is_the_validation_split(coco: Callable[..., CocoStuff]) -> None:
     data = coco(picture(STUFF))
-    assert data.pairs("test") == data.pairs("val") != data.pairs("train")
+    train, val, test = ([*s.images] for s in (data.train_set(), data.val_set(), data.test_set()))
+    assert test == val != train
 
 
 # Against the published lists and real masks
@@ -205,9 +208,9 @@ def test_targets_of_cocostuff_mini_are_its_stored_stuff_ids(
     samples = mini(encoding).val_set()
     seen: set[int] = set()
     for index in range(0, 100, 20):
-        name = samples.pairs[index][0].stem + ".png"
+        name = samples.images[index].stem + ".png"
         stored = torch.tensor(np.array(Image.open(shared_data / "cocostuff_mini/annotations/val2017" / name))).long()
         expected = torch.where((stored >= 91) & (stored <= 181), stored - 91, 255)
-        assert torch.equal(samples[index][1], expected), name
+        assert torch.equal(samples[index][1].long(), expected), name
         seen |= set(expected.unique().tolist())
     assert len(seen) > 10

@@ -15,7 +15,6 @@ from torch import Tensor
 from visual_transformers.data import Digits, DigitScenes
 from visual_transformers.data.digits import Scenes, digit_images, photographs
 from visual_transformers.data.module import DataModule, Samples
-from visual_transformers.data.transforms import denormalise
 
 SPLITS = ["train", "val"]
 BACKGROUND = 10
@@ -55,7 +54,7 @@ def test_every_digit_has_its_share_of_both_splits() -> None:
 
 def looks_like(image: Tensor) -> int:
     """Class of the digit of the data set that is nearest to an enlarged one."""
-    grey = denormalise(image)[0].numpy()
+    grey = image[0].numpy()
     small = np.asarray(Image.fromarray(grey).resize((8, 8), Image.Resampling.BOX), float) / 255 * 16
     images, labels = load_digits(return_X_y=True)
     return int(labels[((images - small.reshape(64)) ** 2).sum(1).argmin()])
@@ -76,7 +75,7 @@ def test_training_targets_name_the_digits_that_the_pictures_show() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_pictures_have_the_asked_size_and_three_equal_channels(split: str) -> None:
     image, _ = samples_of(Digits(image_size=40), split)[3]
-    pixels = denormalise(image)
+    pixels = image
     assert pixels.shape == (3, 40, 40)
     assert (pixels == pixels[0]).all()
     assert pixels.max() > 150
@@ -145,9 +144,9 @@ def drawn_and_bare(split: str, length: int) -> list[tuple[Tensor, Tensor, Tensor
     """Images and labels of the default scenes with and without their digits."""
     scenes = samples_of(DigitScenes(train_scenes=length, val_scenes=length), split)
     assert isinstance(scenes, Scenes)
-    bare = BareScenes(scenes.split, scenes.seed, length, scenes.image_size, scenes.max_digits, scenes.transform)
+    bare = BareScenes(scenes.split, scenes.seed, length, scenes.image_size, scenes.max_digits)
     pairs = [(scenes[index], bare[index]) for index in range(length)]
-    return [(denormalise(image), labels, denormalise(plain), none) for (image, labels), (plain, none) in pairs]
+    return [(image, labels, plain, none) for (image, labels), (plain, none) in pairs]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -189,7 +188,7 @@ def test_scenes_have_the_asked_size() -> None:
     image, labels = DigitScenes(image_size=64).val_set()[0]
     assert image.shape == (3, 64, 64)
     assert labels.shape == (64, 64)
-    assert labels.dtype == torch.int64
+    assert labels.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visual_transformers.data import Digits, ImageNet, MaskFolder
+from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.data.loading import EvaluationBatches, Loading, SeededSamples, StepSampler, training_batches
 from visual_transformers.errors import DataError
 
@@ -107,7 +108,7 @@ def street(tmp_path: Path, write: Callable[..., Path], noise: Callable[..., NDAr
     for number in range(LENGTH):
         write(tmp_path / f"train/images/{number}.png", noise(20, 24, 3))
         write(tmp_path / f"train/masks/{number}.png", noise(20, 24) % 3)
-    return MaskFolder(root=str(tmp_path), class_names=["a", "b", "c"], crop=16)
+    return MaskFolder(root=str(tmp_path), class_names=["a", "b", "c"], augmentation=ScaleCropFlip(crop=16))
 
 
 def equal(first: list[tuple[Tensor, Tensor]], second: list[tuple[Tensor, Tensor]]) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visual_transformers.data import MaskFolder
-from visual_transformers.data.transforms import denormalise
+from visual_transformers.data.samples import MaskedImages
 from visual_transformers.errors import DataError
 
 CLASSES = ["sky", "road", "tree"]
@@ -46,6 +46,11 @@ def data_set(tmp_path: Path, add: Add) -> Callable[..., MaskFolder]:
     return make
 
 
+def files(samples: MaskedImages) -> list[tuple[Path, Path]]:
+    """Every image with its mask."""
+    return [(path, Path(samples.masks.origin(index))) for index, path in enumerate(samples.images)]
+
+
 # Pairing
 
 
@@ -53,7 +58,7 @@ def test_targets_are_the_values_of_the_mask(data_set: Callable[..., MaskFolder],
     labels = [[0, 1, 2, 1], [2, 2, 0, 255]]
     add("val/0", labels)
     target = data_set().val_set()[0][1]
-    assert target.dtype == torch.int64
+    assert target.dtype == torch.uint8
     assert target.tolist() == labels
 
 
@@ -62,7 +67,7 @@ def test_images_are_the_pictures_of_their_files(
 ) -> None:
     path, _ = add("val/0", noise(30, 20) % 3)
     image, _ = data_set().val_set()[0]
-    assert np.array_equal(denormalise(image).permute(1, 2, 0).numpy(), np.array(Image.open(path)))
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), np.array(Image.open(path)))
 
 
 def test_every_image_keeps_its_own_size_in_evaluation(data_set: Callable[..., MaskFolder], add: Add) -> None:
@@ -78,12 +83,12 @@ def test_images_of_nested_folders_pair_with_the_masks_of_the_same_folders(
     data_set: Callable[..., MaskFolder], add: Add
 ) -> None:
     expected = [add(f"val/{name}") for name in ("0", "a/0", "a/b/0", "c/0")]
-    assert sorted(data_set().pairs("val")) == sorted(expected)
+    assert sorted(files(data_set().val_set())) == sorted(expected)
 
 
 def test_a_mask_may_have_a_longer_name_than_its_image(data_set: Callable[..., MaskFolder], add: Add) -> None:
     expected = [add("val/0", suffix="_labels.png"), add("val/1.2", suffix="_labels.png")]
-    assert data_set(mask_suffix="_labels.png").pairs("val") == expected
+    assert files(data_set(mask_suffix="_labels.png").val_set()) == expected
 
 
 def test_an_image_without_a_mask_is_named_with_the_mask_it_needs(data_set: Callable[..., MaskFolder], add: Add) -> None:
@@ -138,13 +143,13 @@ def test_the_test_split_is_the_validation_split_where_none_is_configured(
     data_set: Callable[..., MaskFolder], add: Add
 ) -> None:
     pair = add("val/0")
-    assert data_set().test_set().pairs == [pair]
+    assert files(data_set().test_set()) == [pair]
 
 
 def test_the_test_split_is_the_one_that_is_configured(data_set: Callable[..., MaskFolder], add: Add) -> None:
     add("val/0")
     pair = add("test/0")
-    assert data_set(test_images="test/images", test_masks="test/masks").test_set().pairs == [pair]
+    assert files(data_set(test_images="test/images", test_masks="test/masks").test_set()) == [pair]
 
 
 @pytest.mark.parametrize("key", ["test_images", "test_masks"])
@@ -267,6 +272,6 @@ def test_camvid_has_its_published_lengths(camvid: MaskFolder, split: str, length
 def test_targets_of_camvid_are_its_stored_labels_with_void_ignored(camvid: MaskFolder) -> None:
     samples = camvid.val_set()
     for index in range(0, len(samples), 10):
-        stored = torch.tensor(np.array(Image.open(samples.pairs[index][1]))).long()
+        stored = torch.tensor(np.array(Image.open(samples.masks.origin(index)))).long()
         assert (stored == 11).any()
-        assert torch.equal(samples[index][1], torch.where(stored == 11, 255, stored))
+        assert torch.equal(samples[index][1].long(), torch.where(stored == 11, 255, stored))

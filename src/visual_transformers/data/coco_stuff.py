@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from visual_transformers.data.files import folder
-from visual_transformers.data.masks import INVALID, LabelTable, MaskData, pair
+from visual_transformers.data.index import FileIndex
+from visual_transformers.data.masks import INVALID, LabelTable, MaskData, MaskFiles, pair
+from visual_transformers.data.samples import Masks
 from visual_transformers.data.transforms import IGNORE
 from visual_transformers.errors import DataError
 
@@ -77,11 +79,12 @@ class CocoStuff(MaskData):
         """The label set's class names."""
         return [names()[i] for i in self.ids]
 
-    def pairs(self, split: str) -> list[tuple[Path, Path]]:
+    def pairs(self, split: str) -> tuple[FileIndex, Masks]:
         """Image and mask files of `train` or `val`; `test` is `val`, for COCO's test masks were never published."""
         train = split == "train"
         images, masks = (self.train_images, self.train_masks) if train else (self.val_images, self.val_masks)
-        return pair(Path(self.root) / images, Path(self.root) / masks, self._layout())
+        files, mask_files = pair(Path(self.root) / images, Path(self.root) / masks, self._layout())
+        return files, MaskFiles(mask_files, self.table())
 
     def table(self) -> LabelTable:
         """From the values of this encoding to class indices."""

@@ -42,7 +42,7 @@ def digit_images(split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 class EnlargedDigits:
     """Single digits in grey on black, enlarged to `image_size` pixels."""
 
-    def __init__(self, split: Split, image_size: int, transform: v2.Transform):
+    def __init__(self, split: Split, image_size: int, transform: v2.Transform | None):
         self.images, self.labels = digit_images(split)
         self.image_size, self.transform = image_size, transform
 
@@ -52,7 +52,9 @@ class EnlargedDigits:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture = Image.fromarray(self.images[index]).resize((self.image_size,) * 2, Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(picture)).expand(3, -1, -1)
-        return self.transform(tv_tensors.Image(pixels)), int(self.labels[index])
+        if self.transform:
+            pixels = self.transform(tv_tensors.Image(pixels)).as_subclass(Tensor)
+        return pixels, int(self.labels[index])
 
 
 @dataclass(kw_only=True)
@@ -83,11 +85,11 @@ class Digits(DataModule):
             translate=(self.max_shift, self.max_shift),
             interpolation=v2.InterpolationMode.BILINEAR,
         )
-        return EnlargedDigits("train", self.image_size, v2.Compose([move, *normalise()]))
+        return EnlargedDigits("train", self.image_size, move)
 
     def val_set(self) -> Samples:
         """360 other digits."""
-        return EnlargedDigits("val", self.image_size, v2.Compose(normalise()))
+        return EnlargedDigits("val", self.image_size, None)
 
     def pictures(self, count: int) -> list[tuple[str, Image.Image]]:
         """Digits of 8 x 8 pixels, named by number and class."""
@@ -113,10 +115,9 @@ def photographs(split: Split) -> list[NDArray[np.uint8]]:
 class Scenes:
     """Handwritten digits over crops of photographs, with exact labels: a pure function of (split, seed, index)."""
 
-    def __init__(self, split: Split, seed: int, length: int, image_size: int, max_digits: int, transform: v2.Transform):
+    def __init__(self, split: Split, seed: int, length: int, image_size: int, max_digits: int):
         self.split: Split = split
         self.seed, self.length, self.image_size, self.max_digits = seed, length, image_size, max_digits
-        self.transform = transform
 
     def __len__(self) -> int:
         return self.length
@@ -125,10 +126,7 @@ class Scenes:
         if not 0 <= index < self.length:
             raise IndexError(index)
         scene, labels = self.compose(index)
-        image, mask = self.transform(
-            tv_tensors.Image(torch.from_numpy(scene).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(labels))
-        )
-        return image, mask.to(torch.int64)
+        return torch.from_numpy(scene).permute(2, 0, 1), torch.from_numpy(labels)
 
     def compose(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Scene (H, W, 3) and labels (H, W): digit d has label d, the background 10."""
@@ -224,4 +222,4 @@ class DigitScenes(DataModule):
         return whole_image()
 
     def _scenes(self, split: Split, length: int) -> Scenes:
-        return Scenes(split, self.seed, length, self.image_size, self.max_digits, v2.Compose(normalise()))
+        return Scenes(split, self.seed, length, self.image_size, self.max_digits)

@@ -2,50 +2,104 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from visual_transformers.errors import DataError
+from visual_transformers.data.index import FileIndex
+from visual_transformers.data.listing import files_below
+from visual_transformers.errors import BadFileError, DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
 def read_image(path: str | Path) -> Image.Image:
     """Decode an image as RGB, whatever its mode.
 
     Raises:
-        DataError: if the file cannot be read or is truncated.
+        BadFileError: if the file cannot be read or is truncated.
     """
-    return _decode(path).convert("RGB")
+    return rgb(_read(path))
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB; 16-bit grey is scaled to 8 bits, where Pillow would clip it."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, np.int64).clip(0, 65535) // 257
+        image = Image.fromarray(grey.astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_mask(path: str | Path) -> NDArray[np.uint8]:
     """Decode a label mask (H, W): the stored indices, not the palette's colours.
 
     Raises:
-        DataError: if the file cannot be read, or is not an image of one 8-bit channel.
+        BadFileError: if the file cannot be read, or is not an image of one 8-bit channel.
     """
-    mask = _decode(path)
+    mask = _read(path)
     if mask.mode not in ("L", "P"):
-        raise DataError(
-            f"{path}: a mask must be an image of one 8-bit channel whose pixels are labels, this one has mode "
-            f"{mask.mode!r}; convert it to 8-bit grayscale or palette PNG"
+        raise BadFileError(
+            path,
+            f"a mask must be an image of one 8-bit channel whose pixels are labels, this one has mode {mask.mode!r}; "
+            "convert it to 8-bit grayscale or palette PNG",
         )
     return np.asarray(mask)
 
 
-def _decode(path: str | Path) -> Image.Image:
+def _read(path: str | Path) -> Image.Image:
+    return decoded(opened(content(path), path), path)
+
+
+def content(path: str | Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        BadFileError: if it is not there, empty or unreadable.
+    """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        found = Path(path).read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise BadFileError(path, "no such file") from None
+    except OSError as error:
+        raise BadFileError(path, f"cannot be read ({error.strerror})") from error
+    if not found:
+        raise BadFileError(path, "is empty; replace or remove the file")
+    return found
+
+
+def opened(content: bytes, path: str | Path) -> Image.Image:
+    """The image in a file's content, whose size and mode are known and whose pixels are not decoded yet.
+
+    Raises:
+        BadFileError: if it is no image; it names `path`.
+    """
+    with _blaming(path):
+        return Image.open(io.BytesIO(content))
+
+
+def decoded(image: Image.Image, path: str | Path) -> Image.Image:
+    """The same image with its pixels.
+
+    Raises:
+        BadFileError: if it is truncated or damaged; it names `path`.
+    """
+    with _blaming(path):
+        image.load()
+        return image
+
+
+@contextmanager
+def _blaming(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove the file") from error
+        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise BadFileError(path, f"cannot be read as an image ({reason}); replace or remove the file") from error
 
 
 def folder(path: Path, layout: str) -> Path:
@@ -59,6 +113,6 @@ def folder(path: Path, layout: str) -> Path:
     return path
 
 
-def images_in(path: Path) -> list[Path]:
+def images_below(path: Path) -> FileIndex:
     """Image files of a folder and its subfolders, sorted."""
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return FileIndex(path, files_below(path, IMAGE_SUFFIXES))

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from PIL.Image import Image
-from torchvision.datasets import ImageFolder
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from visual_transformers.data.files import folder, read_image
-from visual_transformers.data.module import DataModule, Preparation, Samples, spread
-from visual_transformers.data.transforms import crop_and_flip, resize_and_centre_crop
+from visual_transformers.data.augmentation import CropAndFlip
+from visual_transformers.data.decoding import EncodedImage
+from visual_transformers.data.files import folder, images_below, read_image
+from visual_transformers.data.module import FileData, Preparation, spread
+from visual_transformers.data.samples import ClassifiedImages, ImageView
+from visual_transformers.data.transforms import centre_crop, normalise
 from visual_transformers.errors import DataError
 
 LAYOUT = """  {root}/{train}/<class>/*.JPEG
   {root}/{val}/<class>/*.JPEG"""
 
 
-class ClassFolders(ImageFolder):
-    """torchvision's ImageFolder over chosen class folders."""
-
-    def __init__(self, root: Path, classes: list[str], transform: Callable[[Any], Any]):
-        self._chosen = classes
-        try:
-            super().__init__(str(root), transform=transform, loader=read_image)
-        except FileNotFoundError as error:  # a class folder without one image
-            raise DataError(f"{root}: {error}") from error
-
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """The chosen classes in their order, in place of every folder there is."""
-        return self._chosen, {name: index for index, name in enumerate(self._chosen)}
-
-
 @dataclass(kw_only=True)
-class ImageNet(DataModule):
+class ImageNet(FileData):
     """Image folders `<root>/<train>/<class>/*` and `<root>/<val>/<class>/*`.
 
     Args:
@@ -44,9 +35,7 @@ class ImageNet(DataModule):
         classes: null for all class folders, a number for the first so many in sorted order, or a list of names.
         image_size: side of the square that the model sees, pixels.
         eval_resize: short side in evaluation before the central crop, pixels.
-        min_crop_area: least area of a training crop, as a part of the image.
-        flip: whether training images are flipped left and right half of the time.
-        check_files: images of each split that are opened before training.
+        augmentation: what training images go through.
 
     Raises:
         DataError: naming what is missing and the layout that is expected.
@@ -60,18 +49,15 @@ class ImageNet(DataModule):
     classes: Any = None
     image_size: int = 224
     eval_resize: int = 256
-    min_crop_area: float = 0.08
-    flip: bool = True
-    check_files: int = 200
+    augmentation: CropAndFlip = field(default_factory=CropAndFlip)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.eval_resize < self.image_size:
             raise DataError(
                 f"data.eval_resize={self.eval_resize} is less than data.image_size={self.image_size}, so evaluation "
                 f"would pad; {round(self.image_size / 0.875)} is usual"
             )
-        if not 0 < self.min_crop_area <= 1:
-            raise DataError(f"data.min_crop_area={self.min_crop_area}: must be above 0 and at most 1")
         layout = LAYOUT.format(root=self.root, train=self.train, val=self.val)
         folder(Path(self.root), layout)
         found = {split: self._folders(split, layout) for split in (self.train, self.val)}
@@ -107,35 +93,57 @@ class ImageNet(DataModule):
             raise DataError(f"data.classes={self.classes!r}: expected null, a number, or a list of different names")
         return [str(name) for name in self.classes]
 
-    def train_set(self) -> Samples:
+    def train_set(self) -> ClassifiedImages:
         """Random crops and flips of the training images."""
-        return self._set(self.train, crop_and_flip(self.image_size, self.min_crop_area, self.flip))
+        return self._set(self.train, self.augmentation.view(self.image_size))
 
-    def val_set(self) -> Samples:
+    def val_set(self) -> ClassifiedImages:
         """Central crops of the validation images."""
-        return self._set(self.val, resize_and_centre_crop(self.eval_resize, self.image_size))
+        return self._set(self.val, CentralView(self.eval_resize, self.image_size))
+
+    def mixing(self) -> Callable[[Tensor, Tensor], Any] | None:
+        """Mixup and cutmix, if the augmentation has them."""
+        return self.augmentation.mixing(len(self.classes))
 
     def pictures(self, count: int) -> list[tuple[str, Image]]:
         """Images of the validation folder."""
-        samples = self._set(self.val, resize_and_centre_crop(self.eval_resize, self.image_size)).samples
-        paths = [Path(samples[index][0]) for index in spread(len(samples), count)]
+        images = self.val_set().images
+        paths = [images[index] for index in spread(len(images), count)]
         return [(f"{path.parent.name}/{path.stem}", read_image(path)) for path in paths]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:
         """The same central crop as in evaluation."""
         resize, size = (settings.get(key, getattr(cls, key)) for key in ("eval_resize", "image_size"))
-        return resize_and_centre_crop(resize, size)
+        return v2.Compose([*centre_crop(resize, size), *normalise()])
 
-    def _set(self, split: str, transform: Callable[[Any], Any]) -> ClassFolders:
-        return ClassFolders(Path(self.root) / split, self.classes, transform)
+    def _set(self, split: str, view: ImageView) -> ClassifiedImages:
+        """Every image below a class folder of a split that is not excluded.
 
-    def check(self, samples: Samples) -> None:
-        """Open an even sample of the images."""
-        super().check(samples)
-        assert isinstance(samples, ClassFolders)
-        for index in spread(len(samples), self.check_files):
-            read_image(samples.samples[index][0])
+        Raises:
+            DataError: if a class has none.
+        """
+        images = images_below(Path(self.root) / split)
+        place_of = {name: place for place, name in enumerate(self.classes)}
+        labels = np.array([place_of.get(name.split("/", 1)[0], -1) for name in images.names()], np.int32)
+        labels[[place for place, name in enumerate(images.names()) if "/" not in name]] = -1
+        if missing := [name for place, name in enumerate(self.classes) if not (labels == place).any()]:
+            raise DataError(f"{images.root}: no images in the folders of {len(missing)} classes: {_first(missing)}")
+        places = np.intersect1d(np.flatnonzero(labels >= 0), self.places_kept(images))
+        places = places[np.argsort(labels[places], kind="stable")]
+        return ClassifiedImages(images.subset(places), labels[places], view)
+
+
+class CentralView:
+    """Evaluation's view of an image: the short side resized, then the central square."""
+
+    def __init__(self, resize: int, image_size: int):
+        self.transform = v2.Compose(centre_crop(resize, image_size))
+
+    def __call__(self, image: EncodedImage) -> Tensor:
+        """uint8 (3, image_size, image_size)."""
+        pixels: Tensor = self.transform(tv_tensors.Image(image.whole()))
+        return pixels.as_subclass(Tensor)
 
 
 def _first(names: list[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from visual_transformers.data.module import Samples
-from visual_transformers.errors import UserError
+from visual_transformers.data.skipping import NONE_ALLOWED, BadFiles
+from visual_transformers.errors import BadFileError, DataError, UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -42,11 +44,15 @@ class Loading:
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) for the steps from `start` to `stop`: a new permutation every epoch.
 
-    The last batch of an epoch holds what is left. Nothing is replayed to start in the middle.
+    The last batch of an epoch holds what is left. Nothing is replayed to start in the middle. Of `ranks` processes
+    each takes its share of every batch, so that together they take the batches of one.
     """
 
-    def __init__(self, *, length: int, batch_size: int, seed: int, start: int, stop: int):
+    def __init__(
+        self, *, length: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, ranks: int = 1
+    ):
         self.length, self.batch_size, self.seed, self.start, self.stop = length, batch_size, seed, start, stop
+        self.rank, self.ranks = rank, ranks
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -59,7 +65,16 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
                 epoch = step // steps_per_epoch
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
             first = step % steps_per_epoch * self.batch_size
-            yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
+            batch = order[first : first + self.batch_size]
+            yield [(epoch, int(index)) for index in batch[self.rank :: self.ranks]]
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """A context in which draws from torch's global random state on the CPU are a function of the numbers alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        yield
 
 
 class SeededSamples(Dataset[Any]):
@@ -73,10 +88,7 @@ class SeededSamples(Dataset[Any]):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0])
-            )
+        with seeded(self.seed, epoch, index):
             try:
                 return self.samples[index]
             except UserError as error:
@@ -84,23 +96,39 @@ class SeededSamples(Dataset[Any]):
 
 
 def training_batches(
-    samples: Samples, *, batch_size: int, seed: int, start: int, stop: int, loading: Loading
+    samples: Samples,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    loading: Loading,
+    bad_files: BadFiles = NONE_ALLOWED,
 ) -> Iterator[Batch]:
-    """One (images, targets) a step, for the steps from `start` to `stop`.
+    """One (images, targets) a step, for the steps from `start` to `stop`; smaller by the samples that are skipped.
 
     Raises:
-        DataError: on a file that cannot be used, naming it.
+        DataError: on a file that cannot be used, naming it, unless it may be skipped and leaves others in its batch.
     """
     steps = StepSampler(length=len(samples), batch_size=batch_size, seed=seed, start=start, stop=stop)
     loader = loading.loader(SeededSamples(samples, seed), batch_sampler=steps, collate_fn=_collate)
-    return _raising(loader)
+    for batch in _without_bad_files(loader, bad_files):
+        if batch is None:
+            raise DataError(
+                f"no file of a whole batch can be used; the last is {bad_files.paths[-1]}. Choose a larger "
+                "data.batch_size, or leave such files out with data.exclude"
+            )
+        yield batch
 
 
 class EvaluationBatches:
-    """Every sample once and in order, in batches of equal image size: nothing is padded, resized or left out."""
+    """Every sample once and in order, in batches of equal image size: nothing is padded, resized or left out.
 
-    def __init__(self, samples: Samples, *, batch_size: int, loading: Loading):
-        self.length = len(samples)
+    `skipped` is the number of samples that the last pass skipped.
+    """
+
+    def __init__(self, samples: Samples, *, batch_size: int, loading: Loading, bad_files: BadFiles = NONE_ALLOWED):
+        self.length, self.bad_files, self.skipped = len(samples), bad_files, 0
         self.loader = loading.loader(
             SeededSamples(samples, seed=0),
             sampler=[(0, index) for index in range(len(samples))],
@@ -109,32 +137,47 @@ class EvaluationBatches:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        for groups in _raising(self.loader):
-            yield from groups
+        self.skipped = 0
+        for groups in _without_bad_files(self.loader, self.bad_files, self._count):
+            yield from groups or ()
+
+    def _count(self) -> None:
+        self.skipped += 1
 
 
-def _raising(loader: DataLoader[Any]) -> Iterator[Any]:
-    for batch in loader:
-        if isinstance(batch, UserError):
+def _without_bad_files(
+    loader: DataLoader[Any], bad_files: BadFiles, skipped: Callable[[], None] = lambda: None
+) -> Iterator[Any]:
+    """What the loader collates, once the errors among it are dealt with."""
+    for batch, errors in loader:
+        while errors:
+            error = errors.pop()
             try:
-                raise batch
+                if not (bad_files.allowed and isinstance(error, BadFileError)):
+                    raise error
+                bad_files.skip(error)
             finally:
-                del batch  # or its traceback would keep this frame, and with it the workers, until a garbage collection
+                del error  # or its traceback would keep this frame, and with it the workers, until a garbage collection
+            skipped()
         yield batch
 
 
-def _collate(samples: list[Any]) -> Any:
-    error = next((sample for sample in samples if isinstance(sample, UserError)), None)
-    return error or default_collate(samples)
+def _parted(samples: list[Any]) -> tuple[list[Any], list[UserError]]:
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return [sample for sample in samples if not isinstance(sample, UserError)], errors
 
 
-def _collate_by_size(samples: list[Any]) -> Any:
+def _collate(samples: list[Any]) -> tuple[Any, list[UserError]]:
+    good, errors = _parted(samples)
+    return default_collate(good) if good else None, errors
+
+
+def _collate_by_size(samples: list[Any]) -> tuple[list[Any], list[UserError]]:
+    good, errors = _parted(samples)
     groups: dict[Any, list[Any]] = defaultdict(list)
-    for sample in samples:
-        if isinstance(sample, UserError):
-            return sample
+    for sample in good:
         groups[sample[0].shape].append(sample)
-    return [tuple(default_collate(group)) for group in groups.values()]
+    return [tuple(default_collate(group)) for group in groups.values()], errors
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
-from visual_transformers.data.files import folder, images_in, read_image, read_mask
-from visual_transformers.data.module import DataModule, Preparation, Samples, spread
-from visual_transformers.data.transforms import IGNORE, ScaleCropFlip, whole_image
-from visual_transformers.errors import DataError
+from visual_transformers.data.augmentation import ScaleCropFlip
+from visual_transformers.data.decoding import EncodedImage
+from visual_transformers.data.files import IMAGE_SUFFIXES, folder, read_image, read_mask
+from visual_transformers.data.index import FileIndex
+from visual_transformers.data.listing import files_below
+from visual_transformers.data.module import FileData, Preparation, spread
+from visual_transformers.data.samples import MaskedImages, MaskedView, Masks
+from visual_transformers.data.transforms import IGNORE, whole_image
+from visual_transformers.errors import BadFileError, DataError
 
 INVALID = -1
 """Entry of a label table for values that a mask must not hold."""
@@ -39,127 +41,118 @@ class LabelTable:
         """Class indices (H, W) of a mask file's values.
 
         Raises:
-            DataError: naming the file, the values and the setting that would mend it.
+            BadFileError: naming the file, the values and the setting that would mend it.
         """
         labels = self.entries[mask]
         if (labels == INVALID).any():
             values = np.unique(mask[labels == INVALID]).tolist()
-            raise DataError(f"{path}: labels {values} are out of range; {self.remedy(values)}")
+            raise BadFileError(path, f"labels {values} are out of range; {self.remedy(values)}")
         return labels.astype(np.uint8)
 
 
-class MaskedImages:
-    """Images and their masks, both files; `transform` takes a tv_tensors Image and Mask."""
+class MaskFiles:
+    """Masks that are files.
 
-    def __init__(self, pairs: list[tuple[Path, Path]], table: LabelTable, transform: Callable[[Any, Any], Any]):
-        self.pairs, self.table, self.transform = pairs, table, transform
+    Args:
+        files: one for each image.
+        table: what their values mean.
+    """
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def __init__(self, files: FileIndex, table: LabelTable):
+        self.files, self.table = files, table
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = self.transform(*self.read(index))
-        return image, mask.to(torch.int64)
-
-    def read(self, index: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        """The image (3, H, W) uint8 and its translated mask (H, W) uint8, before any transform.
+    def labels(self, index: int) -> NDArray[np.uint8]:
+        """Class indices (H, W).
 
         Raises:
-            DataError: if one cannot be read, their sizes differ, or a label is out of range.
+            BadFileError: if the file cannot be read or holds a label that is out of range.
         """
-        image_path, mask_path = self.pairs[index]
-        image, mask = read_image(image_path), read_mask(mask_path)
-        if (image.height, image.width) != mask.shape:
-            raise DataError(
-                f"{mask_path}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels and its image {image_path} "
-                f"{image.width} x {image.height}; they must be equal"
-            )
-        labels = self.table.translate(mask, mask_path)
-        return tv_tensors.Image(v2.functional.pil_to_tensor(image)), tv_tensors.Mask(torch.from_numpy(labels))
+        path = self.files[index]
+        return self.table.translate(read_mask(path), path)
+
+    def origin(self, index: int) -> str:
+        """The file."""
+        return str(self.files[index])
+
+    def subset(self, places: NDArray[np.int64]) -> MaskFiles:
+        """The masks at some places."""
+        return MaskFiles(self.files.subset(places), self.table)
 
 
-def pair(images: Path, masks: Path, layout: str, mask_suffix: str = ".png") -> list[tuple[Path, Path]]:
-    """Each image of a folder with the mask of the same name.
+def pair(images: Path, masks: Path, layout: str, mask_suffix: str = ".png") -> tuple[FileIndex, FileIndex]:
+    """The images of a folder, and beside each the mask of the same name.
 
     Raises:
         DataError: if a folder or a mask is missing, or there are no images.
     """
     folder(images, layout)
     folder(masks, layout)
-    files = [file for file in images_in(images) if images != masks or not file.name.endswith(mask_suffix)]
-    if not files:
+    names = [n for n in files_below(images, IMAGE_SUFFIXES) if images != masks or not n.endswith(mask_suffix)]
+    if not names:
         raise DataError(f"{images}: holds no images; expected the layout\n{layout}")
-    pairs = [(file, masks / file.relative_to(images).with_name(file.stem + mask_suffix)) for file in files]
-    present = {path.relative_to(masks) for path in masks.rglob(f"*{mask_suffix}")}
-    missing = [(image, mask) for image, mask in pairs if mask.relative_to(masks) not in present]
-    if missing:
-        image, mask = missing[0]
-        raise DataError(f"{len(missing)} of {len(files)} images have no mask; the first is {image}, which needs {mask}")
-    return pairs
+    needed = [f"{name.rsplit('.', 1)[0]}{mask_suffix}" for name in names]
+    present = set(files_below(masks, (mask_suffix.lower(),)))
+    if missing := [place for place, name in enumerate(needed) if name not in present]:
+        image, mask = images / names[missing[0]], masks / needed[missing[0]]
+        raise DataError(f"{len(missing)} of {len(names)} images have no mask; the first is {image}, which needs {mask}")
+    return FileIndex(images, names), FileIndex(masks, needed)
 
 
 @dataclass(kw_only=True)
-class MaskData(DataModule):
-    """Base of the data sets with one mask file an image.
+class MaskData(FileData):
+    """Base of the data sets with one mask an image.
 
     Args:
-        crop: side of the square training crop, pixels.
-        min_scale, max_scale: bounds of the random resize before the crop, relative to the image.
-        flip: whether training images are flipped left and right half of the time.
-        check_files: image and mask pairs of each split that are opened before training.
+        augmentation: what training images and their masks go through.
     """
 
     task: ClassVar[str] = "segmentation"
+    mirrored_labels: ClassVar[tuple[tuple[int, int], ...]] = ()
+    """Pairs of class indices that a mirrored image swaps, as left and right arm."""
 
-    crop: int = 512
-    min_scale: float = 0.5
-    max_scale: float = 2.0
-    flip: bool = True
-    check_files: int = 200
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
-            raise DataError(
-                f"data.min_scale={self.min_scale} and data.max_scale={self.max_scale}: must be above 0 and in order"
-            )
+    augmentation: ScaleCropFlip = field(default_factory=ScaleCropFlip)
 
     @abstractmethod
-    def pairs(self, split: str) -> list[tuple[Path, Path]]:
-        """Image and mask files of `train`, `val` or `test`."""
+    def pairs(self, split: str) -> tuple[FileIndex, Masks]:
+        """Images and masks of `train`, `val` or `test`.
 
-    @abstractmethod
-    def table(self) -> LabelTable:
-        """What the values of a mask file mean."""
+        Raises:
+            DataError: if the folders are not as expected.
+        """
 
-    def train_set(self) -> Samples:
+    def train_set(self) -> MaskedImages:
         """Random scales, crops and flips of the training images."""
-        transform = ScaleCropFlip(crop=self.crop, min_scale=self.min_scale, max_scale=self.max_scale, flip=self.flip)
-        return MaskedImages(self.pairs("train"), self.table(), transform)
+        return self._set("train", self.augmentation.view(self.mirrored_labels))
 
-    def val_set(self) -> Samples:
+    def val_set(self) -> MaskedImages:
         """Whole validation images at their own size."""
-        return MaskedImages(self.pairs("val"), self.table(), whole_image())
+        return self._set("val", whole)
 
-    def test_set(self) -> Samples:
+    def test_set(self) -> MaskedImages:
         """Whole test images at their own size."""
-        return MaskedImages(self.pairs("test"), self.table(), whole_image())
+        return self._set("test", whole)
 
     def pictures(self, count: int) -> list[tuple[str, Image]]:
         """Images of the validation split."""
-        pairs = self.pairs("val")
-        return [(pairs[i][0].stem, read_image(pairs[i][0])) for i in spread(len(pairs), count)]
+        images = self.val_set().images
+        return [(images[i].stem, read_image(images[i])) for i in spread(len(images), count)]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:
         """The whole image at its own size."""
         return whole_image()
 
-    def check(self, samples: Samples) -> None:
-        """Open an even sample of the images and their masks."""
-        super().check(samples)
-        assert isinstance(samples, MaskedImages)
-        for index in spread(len(samples), self.check_files):
-            samples.read(index)
+    def _set(self, split: str, view: MaskedView) -> MaskedImages:
+        images, masks = self.pairs(split)
+        places = self.places_kept(images, [masks.origin(i) for i in range(len(images))] if self.excluded else images)
+        if len(places) < len(images):
+            images, masks = images.subset(places), masks.subset(places)
+        return MaskedImages(images, masks, view)
+
+
+def whole(image: EncodedImage, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluation of segmentation: the whole image at its own size, the mask untouched."""
+    return image.whole(), mask.as_subclass(Tensor)
 
 
 @dataclass(kw_only=True)
@@ -204,7 +197,7 @@ class MaskFolder(MaskData):
         """The configured names."""
         return list(self.class_names)
 
-    def pairs(self, split: str) -> list[tuple[Path, Path]]:
+    def pairs(self, split: str) -> tuple[FileIndex, Masks]:
         """Image and mask files of a split; the test split is the validation one where none is configured."""
         folders = {
             "train": (self.train_images, self.train_masks),
@@ -212,7 +205,9 @@ class MaskFolder(MaskData):
             "test": (self.test_images or self.val_images, self.test_masks or self.val_masks),
         }
         images, masks = folders[split]
-        return pair(Path(self.root) / images, Path(self.root) / masks, self._layout(), self.mask_suffix)
+        root = Path(self.root)
+        files, mask_files = pair(root / images, root / masks, self._layout(), self.mask_suffix)
+        return files, MaskFiles(mask_files, self.table())
 
     def table(self) -> LabelTable:
         """Labels stand for themselves."""

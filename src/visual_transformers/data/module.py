@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from visual_transformers.errors import DataError
+from visual_transformers.data.samples import FileSamples
+from visual_transformers.data.skipping import BadFiles
+from visual_transformers.errors import BadFileError, DataError
 
 Preparation = Callable[[Image], Tensor]
 """From an RGB image of any size to a float image (3, H, W) for the model."""
 
 
 class Samples(Protocol):
-    """A set of (image, target) pairs: float image (3, H, W), target a class index or an (H, W) mask of them."""
+    """A set of (image, target) pairs: uint8 image (3, H, W), target a class index or a uint8 mask (H, W) of them."""
 
     def __len__(self) -> int: ...
 
@@ -84,6 +90,14 @@ class DataModule(ABC):
         """Official ids of the classes in their order, where the data set has a result format that names them."""
         return None
 
+    def mixing(self) -> Callable[[Tensor, Tensor], Any] | None:
+        """What each training batch goes through on the device, as mixup: float images (B, 3, H, W) and targets."""
+        return None
+
+    def bad_files(self, samples: Samples) -> BadFiles:
+        """What becomes of the samples of a split that cannot be read: the first one is an error."""
+        return BadFiles(len(samples))
+
     def check(self, samples: Samples) -> None:
         """Look at one of the sets above before any work starts.
 
@@ -92,6 +106,73 @@ class DataModule(ABC):
         """
         if len(samples) == 0:
             raise DataError(f"{type(self).__name__}: a split holds no samples")
+
+
+@dataclass(kw_only=True)
+class FileData(DataModule):
+    """Base of the data sets whose images are files.
+
+    Args:
+        check_files: samples of each split that are read before training.
+        exclude: a text file of files to leave out, one a line, as `mode=check_data` writes it; null for none.
+        on_error: what a file that cannot be used does in training and evaluation: `stop` the run, or `skip` the sample,
+            which is counted and named.
+        max_skipped: share of a split's samples that may be skipped before the run stops.
+    """
+
+    check_files: int = 200
+    exclude: str | None = None
+    on_error: Literal["stop", "skip"] = "stop"
+    max_skipped: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_skipped <= 1:
+            raise DataError(f"data.max_skipped={self.max_skipped}: must be 0 to 1, for it is a share")
+        self.excluded = excluded_files(self.exclude)
+
+    def places_kept(self, *files: Sequence[str | Path]) -> NDArray[np.int64]:
+        """The places at which no file of the lists, one beside the other, is excluded."""
+        if not self.excluded:
+            return np.arange(len(files[0]))
+        rows = enumerate(zip(*files, strict=True))
+        return np.array([i for i, row in rows if not self.excluded & set(map(absolute, row))], int)
+
+    def bad_files(self, samples: Samples) -> BadFiles:
+        """Their samples are skipped where `on_error` says so."""
+        return BadFiles(len(samples), self.on_error == "skip", self.max_skipped)
+
+    def check(self, samples: Samples) -> None:
+        """Read an even sample of the files."""
+        super().check(samples)
+        assert isinstance(samples, FileSamples)
+        bad = self.bad_files(samples)
+        for index in spread(len(samples), self.check_files):
+            try:
+                samples.read(index)
+            except BadFileError as error:
+                if not bad.allowed:
+                    raise
+                bad.skip(error)
+
+
+def excluded_files(list_path: str | None) -> set[str]:
+    """The absolute paths in a list of files, whose lines may be relative to the list's own folder; # begins a comment.
+
+    Raises:
+        DataError: if the list is not there.
+    """
+    if list_path is None:
+        return set()
+    path = Path(list_path).expanduser()
+    if not path.is_file():
+        raise DataError(f"data.exclude={list_path}: no such file; mode=check_data writes one")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return {absolute(path.parent / line) for line in lines if line and not line.startswith("#")}
+
+
+def absolute(path: str | Path) -> str:
+    """A file's absolute path, with its links left as they are."""
+    return os.path.abspath(path)  # noqa: PTH100 (`resolve` would follow links, and ask the disk for each of them)
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -12,14 +12,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from visual_transformers import atomic
+from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
 
-FORMAT = 1
+FORMAT = 2
 FREE_TO_CHANGE = (
     "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile",
     "training.log_every", "training.samples",
-    "data.root", "data.eval_batch_size", "data.check_files",
+    "data.root", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
     "hardware.device", "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads",
     "hardware.deterministic",
 )  # fmt: skip
@@ -35,6 +36,7 @@ class TrainState:
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
     scores: Scores
+    bad_files: BadFiles = field(default_factory=lambda: BadFiles(0))
     step: int = 0
     evaluated_step: int = 0
     seconds: float = 0.0
@@ -45,7 +47,7 @@ class TrainState:
     def save(self, path: Path, *, config: dict[str, Any], classes: list[str]) -> None:
         """Write the state to `path`, atomically."""
         parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        numbers = {name: getattr(self, name) for name in NUMBERS}
+        numbers = {name: getattr(self, name) for name in NUMBERS} | {"bad_files": self.bad_files.paths}
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         content = {"format": FORMAT, "config": config, "classes": classes, "random": random, **parts, **numbers}
         atomic.write(path, lambda temporary: torch.save(content, temporary))
@@ -68,6 +70,7 @@ class TrainState:
         self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves what it loads where it was read
         for name in NUMBERS:
             setattr(self, name, content[name])
+        self.bad_files.paths = content["bad_files"]
         torch.set_rng_state(content["random"]["cpu"])
         if len(content["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["random"]["cuda"])
