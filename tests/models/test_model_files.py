@@ -1,7 +1,8 @@
-"""Every file of conf/model: what it costs against published or hand-counted figures, and that it trains."""
+"""Every file of conf/model: its values and its builder's, its cost against published figures, and that it trains."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from visual_transformers.config import build
+from visual_transformers import models
+from visual_transformers.config import allowed_object, build
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 SIZES = {"classifier": (224, 224), "fpn": (800, 1216), "seed_fpn": (512, 512)}
@@ -40,6 +42,20 @@ PUBLISHED = {
 }
 
 
+# Keys whose value in the file is not the default of the builder that has the file's name, or else of its _target_. The
+# paper's FPNs stride in the 1x1 convolution, torchvision's weights, which the library's users load, in the 3x3 one.
+OTHER_THAN_THE_BUILDER_S = {
+    "panoptic_fpn": {"stride_in_1x1"},
+    "panoptic_fpn_r101": {"stride_in_1x1", "backbone"},
+    "vt_fpn": {"stride_in_1x1"},
+    "vt_fpn_r101": {"stride_in_1x1", "backbone"},
+    "seed_panoptic_fpn": {"output_convs", "finest_norm", "branch_bias"},
+    "seed_vt_resnet18": {"channels", "group_width", "token_groups", "pixel_convs", "init", "unit_filters"},
+    "seed_vt_fpn": {"pyramid_channels", "group_width", "token_groups", "pixel_convs", "init", "unit_filters",
+                    "finest_norm", "branch_bias"},
+}  # fmt: skip
+
+
 @pytest.fixture
 def node(composed: Any) -> Any:
     """The configuration of a model file, as a plain dictionary."""
@@ -64,6 +80,17 @@ def giga_macs(model: nn.Module, size: tuple[int, int], part: str = "Global") -> 
 
 def test_every_model_file_has_its_figures_here() -> None:
     assert set(FILES) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_all_keys_of_its_builder_and_its_defaults(node: Any, name: str) -> None:
+    settings = node(name)
+    target = settings.pop("_target_")
+    builder = getattr(models, name, None) or allowed_object(target, "model")
+    defaults = {key: parameter.default for key, parameter in inspect.signature(builder).parameters.items()}
+    assert set(settings) == set(defaults) - {"num_classes"}
+    different = {key for key, value in settings.items() if value != defaults[key]}
+    assert different == OTHER_THAN_THE_BUILDER_S.get(name, set())
 
 
 @pytest.mark.parametrize("name", FILES)
