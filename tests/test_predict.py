@@ -214,6 +214,15 @@ def test_a_photograph_is_turned_upright_as_its_camera_says(segmenter, tmp_path):
     np.testing.assert_array_equal(*masks)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_whose_exif_is_damaged_is_taken_as_it_is_with_a_note(classifier, tmp_path, capsys, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.open(photo(tmp_path / "sound.png")).save(path, exif=b"Exif\0\0garbagegarbage")
+    [one] = classifier(f"input={path}")
+    assert one["file"] == str(path)
+    assert f"note: {path}: its EXIF cannot be read" in capsys.readouterr().out
+
+
 def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter, tmp_path, monkeypatch):
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b.png", 71, 50), photo(tmp_path / "in/c.png")
     logits = Trained.logits

@@ -68,6 +68,16 @@ def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
     return {path: name.as_posix() for path, name in names.items()}
 
 
+def upright(image: Image.Image, path: Path) -> Image.Image:
+    """The image turned as its EXIF says; as it is, with a printed note, where its EXIF cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow meets damaged EXIF with many kinds, SyntaxError and struct.error among them
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"note: {path}: its EXIF cannot be read ({reason}); taken as it is, not turned")
+        return image
+
+
 class ReadableImages:
     """Iterates over (path, RGB image), upright as a camera's EXIF says; what fails is reported, skipped and counted."""
 
@@ -82,7 +92,7 @@ class ReadableImages:
             except DataError as error:
                 self._skip(str(error))
             else:
-                yield path, ImageOps.exif_transpose(image)
+                yield path, upright(image, path)
 
     @contextmanager
     def attempt(self, path: Path) -> Iterator[None]:
