@@ -122,6 +122,13 @@ def test_what_the_command_line_sets_takes_away_or_chooses_wins_over_adopted_sett
     assert cfg.data.image_size == composed().data.image_size
 
 
+def test_a_key_that_the_trained_configuration_lacks_can_be_set(composed, trained):
+    del trained["model"]["zero_init"]
+    cfg = composed("model.zero_init=true")
+    adopt(cfg, trained, ["model.zero_init=true"])
+    assert checked(cfg).model == trained["model"] | {"zero_init": True}
+
+
 def test_all_problems_are_reported_at_once(composed):
     with pytest.raises(ConfigError) as refused:
         checked(

@@ -65,7 +65,7 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
     """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries.
 
     A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set
-    or take away; a recipe chooses all.
+    or take away, whether `trained` has that key or was left by a version that did not know it; a recipe chooses all.
     """
     named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     if "recipe" in named:
@@ -82,7 +82,7 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
                 with open_dict(cfg):
                     cfg[group].pop(key, None)
             else:
-                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key))
+                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key), force_add=True)
 
 
 def build(node: Node, path: str, **supplied: Any) -> Any:
