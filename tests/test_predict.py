@@ -190,9 +190,35 @@ def test_without_an_input_validation_images_are_predicted(classifier, tmp_path):
     assert all(Image.open(file).size == (8, 8) for file in files)
 
 
-def test_images_that_an_earlier_command_left_are_not_predicted(classifier):
+def test_images_that_an_earlier_command_left_are_not_predicted(classifier, tmp_path):
     classifier("training.samples=3")
     assert len(classifier("training.samples=2")) == 2
+    assert len([*(tmp_path / "run/predict/inputs").iterdir()]) == 2
+
+
+def test_results_of_an_earlier_command_do_not_stay_beside_new_ones(stuff, tmp_path):
+    photo(tmp_path / "in/000000000139.jpg"), photo(tmp_path / "in/b/285.png", 40, 64)
+    stuff()
+    kept = tmp_path / "run/predict/mine.png"
+    kept.write_bytes(b"not of this mode")
+    (tmp_path / "in/b/285.png").unlink()
+    stuff()
+    left = sorted(path.relative_to(tmp_path / "run/predict").as_posix() for path in kept.parent.rglob("*.*"))
+    assert left == ["coco_stuff_results.json", "masks/000000000139.png", "mine.png", "overlays/000000000139.png",
+                    "predictions.json"]  # fmt: skip
+
+
+def test_images_of_the_folder_that_is_cleared_can_be_the_input(classifier, tmp_path):
+    classifier("training.samples=3")
+    assert len(classifier(f"input={tmp_path}/run/predict/inputs")) == 3
+
+
+def test_a_refused_command_leaves_the_earlier_results(classifier, tmp_path):
+    photo(tmp_path / "a.png")
+    before = classifier(f"input={tmp_path}/a.png")
+    with pytest.raises(ConfigError):
+        classifier(f"input={tmp_path}/a.png", "predict.flip=true")
+    assert json.loads((tmp_path / "run/predict/predictions.json").read_text()) == before
 
 
 def test_no_validation_images_at_all_are_refused(classifier):

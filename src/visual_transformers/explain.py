@@ -21,6 +21,7 @@ from visual_transformers.models.tokens import VTModule, VTPyramid
 from visual_transformers.probabilities import at_least, resized
 from visual_transformers.settings import Config
 from visual_transformers.trained import Trained
+from visual_transformers.training.rundir import clear
 
 Arguments = dict[nn.Module, tuple[Any, ...]]
 """What each module was last called with."""
@@ -61,6 +62,7 @@ def explain(cfg: Config, directory: Path) -> None:
     trained = Trained.build(cfg, directory)
     stages = token_stages(trained.model)
     images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
+    clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
     explained = []
     for path, picture in images:
         with images.attempt(path):
@@ -75,6 +77,16 @@ def explain(cfg: Config, directory: Path) -> None:
     atomic.write_text(directory / "explain.json", json.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
     images.check_all_were_read()
+
+
+def earlier_sheets(folder: Path) -> list[str]:
+    """Sheets in a folder that the explain.json beside them names; none where there is no such file, or it is damaged."""
+    try:
+        listed = {record["picture"] for record in json.loads((folder / "explain.json").read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
+    return [name for name in names if name in listed]
 
 
 def token_stages(model: nn.Module) -> list[TokenStage]:

@@ -17,6 +17,7 @@ from visual_transformers.data.files import images_in, read_image
 from visual_transformers.data.module import DataModule
 from visual_transformers.errors import ConfigError, DataError
 from visual_transformers.settings import Config
+from visual_transformers.training.rundir import clear
 
 
 def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
@@ -29,6 +30,7 @@ def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
         return image_paths(cfg.input), cfg.input
     data: DataModule = build(cfg.data, "data")
     paths = []
+    clear(folder.parent, [folder.name])
     for name, image in data.pictures(cfg.training.samples):
         paths.append(folder / f"{name}.png")
         atomic.write(paths[-1], lambda path, image=image: image.save(path, format="PNG"))  # type: ignore[misc]

@@ -17,7 +17,10 @@ from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.inputs import ReadableImages, given_paths, output_names
 from visual_transformers.settings import Config, PredictSettings
 from visual_transformers.trained import Trained
+from visual_transformers.training.rundir import clear
 
+LEFT = ("predictions.json", "predictions.png", "masks", "overlays", "coco_stuff_results.json", "inputs")
+"""What this mode leaves in its folder."""
 MAX_SHEET = 64
 """Images in predictions.png."""
 MASK_VALUES = 256
@@ -45,6 +48,7 @@ def predict(cfg: Config, directory: Path) -> None:
 
 def classify(trained: Trained, images: ReadableImages, top: int, directory: Path) -> list[dict[str, Any]]:
     """The `top` most probable classes of each image, the first images as a sheet, and a printed line an image."""
+    clear(directory, LEFT, but_for=images.paths)
     predictions: list[dict[str, Any]] = []
     shown: list[NDArray[np.uint8]] = []
     captions: list[str] = []
@@ -78,6 +82,7 @@ def segment(
     """A mask and an overlay of each image as it comes, and for COCO-Stuff the results in COCO's own format."""
     check_classes(trained.classes)
     ids = coco_image_ids(trained, images)
+    clear(directory, LEFT, but_for=images.paths)
     predictions, results, masks = [], [], {}
     for path, picture in images:
         with images.attempt(path):
