@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 from torchvision.transforms import v2
 
-from visual_transformers import coco_results, probabilities
+from visual_transformers import coco_results, plots_look, probabilities
 from visual_transformers.config import build, checked
 from visual_transformers.data.coco_stuff import STUFF, names
 from visual_transformers.data.digits import digit_images
@@ -263,6 +263,15 @@ def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter
         segmenter(f"input={tmp_path}/in")
     listed = json.loads((tmp_path / "run/predict/predictions.json").read_text())
     assert [Path(one["file"]).name for one in listed] == ["a.png", "c.png"]
+
+
+def test_an_error_in_drawing_is_not_taken_for_one_of_the_model(segmenter, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("of the drawing")
+
+    monkeypatch.setattr(plots_look, "masked", broken)
+    with pytest.raises(ValueError, match=r"^of the drawing$"):
+        segmenter(f"input={photo(tmp_path / 'a.png')}")
 
 
 def test_settings_other_than_those_of_training_are_said(classifier, tmp_path, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from visual_transformers import atomic, plots_look
@@ -64,23 +65,25 @@ def explain(cfg: Config, directory: Path) -> None:
     images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
     clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
     explained = []
-    for path, picture in images:
-        with images.attempt(path):
-            image = trained.prepare(picture)
-            logits, found = looks(trained, stages, image)
-            record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
-            record["parts"] = [numbers(part) for part in found]
-            draw(directory / record["picture"], image, record, found)
-            explained.append(record)
-            entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
-            print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
+
+    def looked_at(picture: Image.Image) -> tuple[Tensor, Tensor, list[Looks]]:
+        image = trained.prepare(picture)
+        return image, *looks(trained, stages, image)
+
+    for path, _, (image, logits, found) in images.shown_to(looked_at):
+        record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
+        record["parts"] = [numbers(part) for part in found]
+        draw(directory / record["picture"], image, record, found)
+        explained.append(record)
+        entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
+        print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
     atomic.write_text(directory / "explain.json", json.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
     images.check_all_were_read()
 
 
 def earlier_sheets(folder: Path) -> list[str]:
-    """Sheets in a folder that the explain.json beside them names; none where there is no such file, or it is damaged."""
+    """Sheets in a folder that the explain.json beside them names; none where that is missing or damaged."""
     try:
         listed = {record["picture"] for record in json.loads((folder / "explain.json").read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError, KeyError):

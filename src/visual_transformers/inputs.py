@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageOps
 
@@ -18,6 +18,8 @@ from visual_transformers.data.module import DataModule
 from visual_transformers.errors import ConfigError, DataError
 from visual_transformers.settings import Config
 from visual_transformers.training.rundir import clear
+
+Found = TypeVar("Found")
 
 
 def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
@@ -96,16 +98,22 @@ class ReadableImages:
             else:
                 yield path, upright(image, path)
 
-    @contextmanager
-    def attempt(self, path: Path) -> Iterator[None]:
-        """Let one image that the model cannot take cost none of the others' results."""
-        try:
-            yield
-        except ConfigError:  # the model can take no image at all
-            raise
-        except (RuntimeError, ValueError) as error:  # of torch: too small for a norm, too large for the memory
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            self._skip(f"{path}: the model cannot take it ({reason}); try another size, or predict.window")
+    def shown_to(self, model: Callable[[Image.Image], Found]) -> Iterator[tuple[Path, Image.Image, Found]]:
+        """Iterates over (path, RGB image, what the model makes of it); an image that it cannot take costs no other.
+
+        Raises:
+            ConfigError: from a model that can take no image at all.
+        """
+        for path, image in self:
+            try:
+                found = model(image)
+            except ConfigError:
+                raise
+            except (RuntimeError, ValueError) as error:  # of torch: too small for a norm, too large for the memory
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._skip(f"{path}: the model cannot take it ({reason}); try another size, or predict.window")
+            else:
+                yield path, image, found
 
     def _skip(self, problem: str) -> None:
         self.problems.append(problem)

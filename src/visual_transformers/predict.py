@@ -52,16 +52,18 @@ def classify(trained: Trained, images: ReadableImages, top: int, directory: Path
     predictions: list[dict[str, Any]] = []
     shown: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    for path, picture in images:
-        with images.attempt(path):
-            image = trained.prepare(picture)
-            classes = most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
-            predictions.append({"file": str(path), "classes": classes})
-            said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
-            print(f"{path}: {', '.join(said)}")
-            if len(shown) < MAX_SHEET:
-                shown.append(denormalise(image).permute(1, 2, 0).numpy())
-                captions.append(said[0])
+
+    def probable(picture: Image.Image) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        image = trained.prepare(picture)
+        return image, most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
+
+    for path, _, (image, classes) in images.shown_to(probable):
+        predictions.append({"file": str(path), "classes": classes})
+        said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
+        print(f"{path}: {', '.join(said)}")
+        if len(shown) < MAX_SHEET:
+            shown.append(denormalise(image).permute(1, 2, 0).numpy())
+            captions.append(said[0])
     if shown:
         plots_look.labelled(directory / "predictions.png", shown, captions)
     return predictions
@@ -84,15 +86,17 @@ def segment(
     ids = coco_image_ids(trained, images)
     clear(directory, LEFT, but_for=images.paths)
     predictions, results, masks = [], [], {}
-    for path, picture in images:
-        with images.attempt(path):
-            found = probabilities.of_pixels(trained.logits, trained.prepare(picture), settings, trained.stride)
-            mask = found.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            prediction = written(mask, picture, path, names[path], trained.classes, directory)
-            predictions.append(prediction)
-            if trained.category_ids is not None:
-                results += coco_results.entries(mask, ids[path], trained.category_ids)
-                masks[ids[path]] = directory / prediction["mask"]
+
+    def most_probable_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+        found = probabilities.of_pixels(trained.logits, trained.prepare(picture), settings, trained.stride)
+        return found.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+    for path, picture, mask in images.shown_to(most_probable_pixels):
+        prediction = written(mask, picture, path, names[path], trained.classes, directory)
+        predictions.append(prediction)
+        if trained.category_ids is not None:
+            results += coco_results.entries(mask, ids[path], trained.category_ids)
+            masks[ids[path]] = directory / prediction["mask"]
     if trained.category_ids is not None:
         coco_results.write(directory / "coco_stuff_results.json", results, masks, trained.category_ids)
     return predictions
