@@ -84,6 +84,11 @@ class DataModule(ABC):
         """Official ids of the classes in their order, where the data set has a result format that names them."""
         return None
 
+    @classmethod
+    def known_classes(cls, settings: dict[str, Any]) -> list[str] | None:
+        """Names of the classes where the settings alone tell them; None where that takes the data set's files."""
+        return None
+
     def check(self, samples: Samples) -> None:
         """Look at one of the sets above before any work starts.
 
