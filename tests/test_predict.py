@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from visual_transformers import coco_results, plots_look, probabilities
 from visual_transformers.config import build, checked
-from visual_transformers.data.coco_stuff import STUFF, names
+from visual_transformers.data.coco_stuff import IDS, STUFF, names
 from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.masks import MaskFolder
@@ -380,16 +380,26 @@ def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path):
     assert image_paths(str(path)) == [path]
 
 
+SMALL_STUFF = [
+    "task=segmentation",
+    "data=coco_stuff",
+    "data.root=nowhere",
+    "model=panoptic_fpn",
+    "model.backbone=resnet18",
+    "model.pyramid_channels=32",
+    "model.branch_channels=32",
+    "hardware.threads=1",
+]
+
+
 @pytest.fixture
 def stuff(composed, tmp_path):
     """Predicts with a model of COCO-Stuff's 91 stuff classes."""
-    small = ["task=segmentation", "data=coco_stuff", "data.root=nowhere", "model=panoptic_fpn", "hardware.threads=1",
-             "model.backbone=resnet18", "model.pyramid_channels=32", "model.branch_channels=32"]  # fmt: skip
-    saved(checked(composed(*small)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
+    saved(checked(composed(*SMALL_STUFF)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
 
     def run(*overrides: str) -> None:
         fixed = ("mode=predict", f"input={tmp_path}/in", f"weights.file={tmp_path}/weights.safetensors")
-        predict(checked(composed(*small, *fixed, *overrides)), tmp_path / "run")
+        predict(checked(composed(*SMALL_STUFF, *fixed, *overrides)), tmp_path / "run")
 
     return run
 
@@ -407,6 +417,15 @@ def test_coco_s_own_api_reads_the_results_and_decodes_the_masks(stuff, tmp_path)
         for annotation in found.loadAnns(found.getAnnIds(imgIds=[number])):
             rebuilt[found.annToMask(annotation) == 1] = STUFF.index(annotation["category_id"])
         assert np.array_equal(rebuilt, read_mask(tmp_path / f"run/predict/masks/{name}.png"))
+
+
+@pytest.mark.parametrize("label_set", ["stuff", "stuff_things"])
+def test_a_coco_stuff_file_that_names_no_classes_needs_no_data_set(composed, tmp_path, label_set):
+    cfg = checked(composed(*SMALL_STUFF, f"data.label_set={label_set}", f"weights.file={tmp_path}/weights.safetensors"))
+    expected = [names()[i] for i in IDS[label_set]]
+    model = build(cfg.model, "model", num_classes=len(expected))
+    weights.save(tmp_path / "weights.safetensors", model, {"config": cfg.everything})
+    assert Trained.build(cfg, tmp_path).classes == expected
 
 
 def test_two_images_of_one_coco_id_are_refused_before_work(stuff, tmp_path):
