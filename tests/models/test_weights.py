@@ -517,6 +517,22 @@ def test_published_bottlenecks_are_refused_where_the_stride_is_in_the_first_conv
     assert_same(state(model), before)
 
 
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_a_backbone_of_torchvisions_segmenters_brings_a_note_that_it_is_dilated(auxiliary: bool) -> None:
+    with torch.device("meta"):
+        theirs = torchvision.models.segmentation.fcn_resnet50(
+            weights=None, weights_backbone=None, aux_loss=auxiliary, num_classes=3
+        )
+    theirs.to_empty(device="cpu")
+    loaded = weights.load(panoptic_fpn(num_classes=3), given(theirs), backbone_only=True, classes=CLASSES)
+    assert any("dilated" in note for note in loaded.notes)
+
+
+def test_an_fpn_of_ours_brings_no_note_that_it_is_dilated() -> None:
+    model = panoptic_fpn(num_classes=3, backbone="resnet18")
+    assert weights.load(model, given(model), backbone_only=True, classes=CLASSES).notes == []
+
+
 def test_resnet_loads_the_backbone_of_an_fpn() -> None:
     source, model = MODELS["panoptic_fpn"][0](3), resnet18(num_classes=3)
     weights.load(model, given(source), backbone_only=True, classes=CLASSES)

@@ -173,7 +173,7 @@ def load(
     """
     file, whole = renamed(weights.tensors), model.state_dict()
     given = matched(file.tensors, whole)
-    notes = [*weights.notes, *_notes_on_strides(model, weights, file)]
+    notes = [*weights.notes, *_notes_on_strides(model, weights, file), *_notes_on_dilation(file)]
     if backbone_only:
         wanted = _backbone(model, whole, given, file)
         chosen = {name: tensor for name, tensor in given.items() if name in wanted}
@@ -254,6 +254,17 @@ def _notes_on_strides(model: nn.Module, weights: WeightFile, file: NamedTensors)
         if theirs == ours
         else [f"their bottlenecks have the stride in {PLACES[theirs]}, the model's in {PLACES[ours]}"]
     )
+
+
+def _notes_on_dilation(file: NamedTensors) -> list[str]:
+    """Say that a backbone is of one of torchvision's segmenters, which only the names of their heads show."""
+    heads = {name.split(".")[0] for name in file.tensors if not name.startswith("backbone.")}
+    if file.origin != "plain" or not heads or not heads <= {"classifier", "aux_classifier"}:
+        return []
+    return [
+        "these are one of torchvision's segmenters, whose last two stages are dilated where the model's have strides: "
+        "its features will not be those that they learned"
+    ]
 
 
 OUR_SEGMENTERS = ("pyramid.", "branch.")
