@@ -243,7 +243,15 @@ def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iter
         typed[key] = value
         node[key] = typed[key]
     except OmegaConfBaseException:
-        yield f"{prefix}{key}={value}: expected {getattr(expected, '__name__', expected)}"
+        yield f"{prefix}{key}={value}: expected {_as_said(expected, value)}"
+
+
+def _as_said(expected: Any, value: Any) -> str:
+    """The name of a type, and of a list how to write one."""
+    if typing.get_origin(expected) is not list:
+        return getattr(expected, "__name__", str(expected))
+    element = typing.get_args(expected)[0].__name__
+    return f"a list of {element}" + ("" if isinstance(value, ListConfig) else f", as [{value}]")
 
 
 def _config_type(annotation: Any) -> Any:
