@@ -268,13 +268,18 @@ class VTPyramid(nn.Module):
 
     Each level is projected from its own tokens. With 32 groups on 256 channels this costs about the 1.0 GMACs at
     800 x 1216 that the paper's table leaves for it.
+
+    Args:
+        design: how the parts are made.
+        channels: of each level's pixels.
+        drop: chance that a residual branch is dropped for an image in training.
     """
 
-    def __init__(self, design: VTDesign, channels: Sequence[int]):
+    def __init__(self, design: VTDesign, channels: Sequence[int], drop: float = 0.0):
         super().__init__()
         self.tokenizers = nn.ModuleList(design.first_tokenizer(c) for c in channels)
-        self.transformer = design.mixer(design.tokens * len(channels))
-        self.projectors = nn.ModuleList(design.projector(c, c) for c in channels)
+        self.transformer = design.mixer(design.tokens * len(channels), drop)
+        self.projectors = nn.ModuleList(design.projector(c, c, drop) for c in channels)
         design.initialise(self)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
