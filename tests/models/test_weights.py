@@ -81,6 +81,20 @@ def test_what_a_file_says_can_be_read_alone(tmp_path: Path, name: str) -> None:
     assert weights.read_about(path) == weights.read(path).about == about
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_file_of_torchs_says_is_read_without_its_tensors_where_the_format_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    content, mapped = {"model": Tiny().state_dict(), "classes": CLASSES}, []
+    torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *given, **options: mapped.append(options["mmap"]) or load(*given, **options)
+    )
+    assert weights.read_about(tmp_path / "model.pt") == {"classes": CLASSES}
+    assert mapped == [zipped]
+
+
 def test_saved_file_is_plain_safetensors(tmp_path: Path) -> None:
     model = Tiny()
     weights.save(tmp_path / "model.safetensors", model, {"classes": CLASSES})
