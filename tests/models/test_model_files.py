@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from visual_transformers import models
 from visual_transformers.config import allowed_object, build
 
-FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+SWEEPS = sorted((ROOT / "experiments" / "sweep").glob("*.yaml"))
+FILES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 SIZES = {"classifier": (224, 224), "fpn": (800, 1216), "seed_fpn": (512, 512)}
 CLASSES = {"seed_resnet18": 144, "seed_vt_resnet18": 144}
 
@@ -113,6 +116,17 @@ def test_reassociation_saves_what_was_measured_on_the_reference_implementation(
     node: Any, name: str, billions: float
 ) -> None:
     assert giga_macs(on_meta(node(name), name), SIZES[kind(name)]) == pytest.approx(billions, rel=1e-3)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweeps_note_has_our_own_macs_and_parameters(composed: Any, path: Path) -> None:
+    [(key, values)] = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
+    ours = path.read_text().split("Ours ")[1].replace("\n# ", " ")
+    for value in values.split(","):
+        settings = OmegaConf.to_container(composed(f"{key}={value}", "model.reassociate=false").model, resolve=True)
+        model = on_meta(settings, "vt_resnet18")
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        assert f" {giga_macs(model, (224, 224)) * 1e3:.0f}, {millions:.2f}" in ours
 
 
 @pytest.mark.parametrize("name", FILES)
