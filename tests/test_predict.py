@@ -11,9 +11,9 @@ from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 from torchvision.transforms import v2
 
-from visual_transformers import coco_results, probabilities
+from visual_transformers import coco_results, plots_look, probabilities
 from visual_transformers.config import build, checked
-from visual_transformers.data.coco_stuff import STUFF, names
+from visual_transformers.data.coco_stuff import IDS, STUFF, names
 from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.masks import MaskFolder
@@ -190,9 +190,35 @@ def test_without_an_input_validation_images_are_predicted(classifier, tmp_path):
     assert all(Image.open(file).size == (8, 8) for file in files)
 
 
-def test_images_that_an_earlier_command_left_are_not_predicted(classifier):
+def test_images_that_an_earlier_command_left_are_not_predicted(classifier, tmp_path):
     classifier("training.samples=3")
     assert len(classifier("training.samples=2")) == 2
+    assert len([*(tmp_path / "run/predict/inputs").iterdir()]) == 2
+
+
+def test_results_of_an_earlier_command_do_not_stay_beside_new_ones(stuff, tmp_path):
+    photo(tmp_path / "in/000000000139.jpg"), photo(tmp_path / "in/b/285.png", 40, 64)
+    stuff()
+    kept = tmp_path / "run/predict/mine.png"
+    kept.write_bytes(b"not of this mode")
+    (tmp_path / "in/b/285.png").unlink()
+    stuff()
+    left = sorted(path.relative_to(tmp_path / "run/predict").as_posix() for path in kept.parent.rglob("*.*"))
+    assert left == ["coco_stuff_results.json", "masks/000000000139.png", "mine.png", "overlays/000000000139.png",
+                    "predictions.json"]  # fmt: skip
+
+
+def test_images_of_the_folder_that_is_cleared_can_be_the_input(classifier, tmp_path):
+    classifier("training.samples=3")
+    assert len(classifier(f"input={tmp_path}/run/predict/inputs")) == 3
+
+
+def test_a_refused_command_leaves_the_earlier_results(classifier, tmp_path):
+    photo(tmp_path / "a.png")
+    before = classifier(f"input={tmp_path}/a.png")
+    with pytest.raises(ConfigError):
+        classifier(f"input={tmp_path}/a.png", "predict.flip=true")
+    assert json.loads((tmp_path / "run/predict/predictions.json").read_text()) == before
 
 
 def test_no_validation_images_at_all_are_refused(classifier):
@@ -214,6 +240,15 @@ def test_a_photograph_is_turned_upright_as_its_camera_says(segmenter, tmp_path):
     np.testing.assert_array_equal(*masks)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_whose_exif_is_damaged_is_taken_as_it_is_with_a_note(classifier, tmp_path, capsys, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.open(photo(tmp_path / "sound.png")).save(path, exif=b"Exif\0\0garbagegarbage")
+    [one] = classifier(f"input={path}")
+    assert one["file"] == str(path)
+    assert f"note: {path}: its EXIF cannot be read" in capsys.readouterr().out
+
+
 def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter, tmp_path, monkeypatch):
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b.png", 71, 50), photo(tmp_path / "in/c.png")
     logits = Trained.logits
@@ -228,6 +263,15 @@ def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter
         segmenter(f"input={tmp_path}/in")
     listed = json.loads((tmp_path / "run/predict/predictions.json").read_text())
     assert [Path(one["file"]).name for one in listed] == ["a.png", "c.png"]
+
+
+def test_an_error_in_drawing_is_not_taken_for_one_of_the_model(segmenter, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("of the drawing")
+
+    monkeypatch.setattr(plots_look, "masked", broken)
+    with pytest.raises(ValueError, match=r"^of the drawing$"):
+        segmenter(f"input={photo(tmp_path / 'a.png')}")
 
 
 def test_settings_other_than_those_of_training_are_said(classifier, tmp_path, capsys):
@@ -336,16 +380,26 @@ def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path):
     assert image_paths(str(path)) == [path]
 
 
+SMALL_STUFF = [
+    "task=segmentation",
+    "data=coco_stuff",
+    "data.root=nowhere",
+    "model=panoptic_fpn",
+    "model.backbone=resnet18",
+    "model.pyramid_channels=32",
+    "model.branch_channels=32",
+    "hardware.threads=1",
+]
+
+
 @pytest.fixture
 def stuff(composed, tmp_path):
     """Predicts with a model of COCO-Stuff's 91 stuff classes."""
-    small = ["task=segmentation", "data=coco_stuff", "data.root=nowhere", "model=panoptic_fpn", "hardware.threads=1",
-             "model.backbone=resnet18", "model.pyramid_channels=32", "model.branch_channels=32"]  # fmt: skip
-    saved(checked(composed(*small)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
+    saved(checked(composed(*SMALL_STUFF)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
 
     def run(*overrides: str) -> None:
         fixed = ("mode=predict", f"input={tmp_path}/in", f"weights.file={tmp_path}/weights.safetensors")
-        predict(checked(composed(*small, *fixed, *overrides)), tmp_path / "run")
+        predict(checked(composed(*SMALL_STUFF, *fixed, *overrides)), tmp_path / "run")
 
     return run
 
@@ -363,6 +417,15 @@ def test_coco_s_own_api_reads_the_results_and_decodes_the_masks(stuff, tmp_path)
         for annotation in found.loadAnns(found.getAnnIds(imgIds=[number])):
             rebuilt[found.annToMask(annotation) == 1] = STUFF.index(annotation["category_id"])
         assert np.array_equal(rebuilt, read_mask(tmp_path / f"run/predict/masks/{name}.png"))
+
+
+@pytest.mark.parametrize("label_set", ["stuff", "stuff_things"])
+def test_a_coco_stuff_file_that_names_no_classes_needs_no_data_set(composed, tmp_path, label_set):
+    cfg = checked(composed(*SMALL_STUFF, f"data.label_set={label_set}", f"weights.file={tmp_path}/weights.safetensors"))
+    expected = [names()[i] for i in IDS[label_set]]
+    model = build(cfg.model, "model", num_classes=len(expected))
+    weights.save(tmp_path / "weights.safetensors", model, {"config": cfg.everything})
+    assert Trained.build(cfg, tmp_path).classes == expected
 
 
 def test_two_images_of_one_coco_id_are_refused_before_work(stuff, tmp_path):

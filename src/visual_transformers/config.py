@@ -65,7 +65,7 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
     """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries.
 
     A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set
-    or take away; a recipe chooses all.
+    or take away, whether `trained` has that key or was left by a version that did not know it; a recipe chooses all.
     """
     named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     if "recipe" in named:
@@ -82,7 +82,7 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
                 with open_dict(cfg):
                     cfg[group].pop(key, None)
             else:
-                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key))
+                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key), force_add=True)
 
 
 def build(node: Node, path: str, **supplied: Any) -> Any:
@@ -246,7 +246,15 @@ def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iter
         typed[key] = value
         node[key] = typed[key]
     except OmegaConfBaseException:
-        yield f"{prefix}{key}={value}: expected {getattr(expected, '__name__', expected)}"
+        yield f"{prefix}{key}={value}: expected {_as_said(expected, value)}"
+
+
+def _as_said(expected: Any, value: Any) -> str:
+    """The name of a type, and of a list how to write one."""
+    if typing.get_origin(expected) is not list:
+        return getattr(expected, "__name__", str(expected))
+    element = typing.get_args(expected)[0].__name__
+    return f"a list of {element}" + ("" if isinstance(value, ListConfig) else f", as [{value}]")
 
 
 def _config_type(annotation: Any) -> Any:

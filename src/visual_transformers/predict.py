@@ -17,7 +17,10 @@ from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.inputs import ReadableImages, given_paths, output_names
 from visual_transformers.settings import Config, PredictSettings
 from visual_transformers.trained import Trained
+from visual_transformers.training.rundir import clear
 
+LEFT = ("predictions.json", "predictions.png", "masks", "overlays", "coco_stuff_results.json", "inputs")
+"""What this mode leaves in its folder."""
 MAX_SHEET = 64
 """Images in predictions.png."""
 MASK_VALUES = 256
@@ -45,19 +48,22 @@ def predict(cfg: Config, directory: Path) -> None:
 
 def classify(trained: Trained, images: ReadableImages, top: int, directory: Path) -> list[dict[str, Any]]:
     """The `top` most probable classes of each image, the first images as a sheet, and a printed line an image."""
+    clear(directory, LEFT, but_for=images.paths)
     predictions: list[dict[str, Any]] = []
     shown: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    for path, picture in images:
-        with images.attempt(path):
-            image = trained.prepare(picture)
-            classes = most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
-            predictions.append({"file": str(path), "classes": classes})
-            said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
-            print(f"{path}: {', '.join(said)}")
-            if len(shown) < MAX_SHEET:
-                shown.append(denormalise(image).permute(1, 2, 0).numpy())
-                captions.append(said[0])
+
+    def probable(picture: Image.Image) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        image = trained.prepare(picture)
+        return image, most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
+
+    for path, _, (image, classes) in images.shown_to(probable):
+        predictions.append({"file": str(path), "classes": classes})
+        said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
+        print(f"{path}: {', '.join(said)}")
+        if len(shown) < MAX_SHEET:
+            shown.append(denormalise(image).permute(1, 2, 0).numpy())
+            captions.append(said[0])
     if shown:
         plots_look.labelled(directory / "predictions.png", shown, captions)
     return predictions
@@ -78,16 +84,19 @@ def segment(
     """A mask and an overlay of each image as it comes, and for COCO-Stuff the results in COCO's own format."""
     check_classes(trained.classes)
     ids = coco_image_ids(trained, images)
+    clear(directory, LEFT, but_for=images.paths)
     predictions, results, masks = [], [], {}
-    for path, picture in images:
-        with images.attempt(path):
-            found = probabilities.of_pixels(trained.logits, trained.prepare(picture), settings, trained.stride)
-            mask = found.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            prediction = written(mask, picture, path, names[path], trained.classes, directory)
-            predictions.append(prediction)
-            if trained.category_ids is not None:
-                results += coco_results.entries(mask, ids[path], trained.category_ids)
-                masks[ids[path]] = directory / prediction["mask"]
+
+    def most_probable_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+        found = probabilities.of_pixels(trained.logits, trained.prepare(picture), settings, trained.stride)
+        return found.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+    for path, picture, mask in images.shown_to(most_probable_pixels):
+        prediction = written(mask, picture, path, names[path], trained.classes, directory)
+        predictions.append(prediction)
+        if trained.category_ids is not None:
+            results += coco_results.entries(mask, ids[path], trained.category_ids)
+            masks[ids[path]] = directory / prediction["mask"]
     if trained.category_ids is not None:
         coco_results.write(directory / "coco_stuff_results.json", results, masks, trained.category_ids)
     return predictions
