@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 from torchvision.transforms import v2
 
-from visual_transformers import coco_results, plots_look, probabilities
+from visual_transformers import coco_results, plots_look
 from visual_transformers.config import build, checked
 from visual_transformers.data.coco_stuff import IDS, STUFF, names
 from visual_transformers.data.digits import digit_images
@@ -22,7 +21,6 @@ from visual_transformers.errors import ConfigError, DataError, RunError
 from visual_transformers.inputs import image_paths, output_names
 from visual_transformers.models import weights
 from visual_transformers.predict import check_classes, predict, write_mask
-from visual_transformers.settings import PredictSettings
 from visual_transformers.trained import Trained
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -76,87 +74,6 @@ def tiny_scenes(composed):
     """A small segmenter that has no token stage."""
     small = ["task=segmentation", "model.backbone=resnet18", "model.pyramid_channels=32", "model.branch_channels=32"]
     return lambda *overrides: checked(composed("hardware.threads=1", *small, *overrides))
-
-
-def settings(**changed) -> PredictSettings:
-    defaults = {"top": 5, "window": None, "overlap": 0.33, "scales": [1.0], "flip": False}
-    return PredictSettings(**defaults | changed)
-
-
-def forward(images: torch.Tensor) -> torch.Tensor:
-    """A stand-in segmenter of 4 classes: what it says of a pixel depends on where its input ends."""
-    random = torch.Generator().manual_seed(3)
-    weight = torch.randn(4, 3, 5, 5, generator=random)
-    return F.conv2d(images, weight, padding=2) + images.mean(dim=(1, 2, 3), keepdim=True)
-
-
-def test_without_options_the_probabilities_are_those_of_one_forward_pass():
-    image = torch.randn(3, 23, 31)
-    found = probabilities.of_pixels(forward, image, settings(), stride=8)
-    assert torch.equal(found, forward(image[None]).softmax(dim=1)[0])
-
-
-@pytest.mark.parametrize("window", [31, 500])
-def test_a_window_that_covers_the_image_is_one_forward_pass(window):
-    image = torch.randn(3, 23, 31)
-    found = probabilities.of_pixels(forward, image, settings(window=window), stride=8)
-    assert torch.equal(found, forward(image[None]).softmax(dim=1)[0])
-
-
-@pytest.mark.parametrize(("window", "overlap"), [(10, 0.0), (10, 0.5), (12, 0.33), (25, 0.9), (7, 0.25)])
-def test_sliding_windows_average_what_each_says_and_the_last_ends_with_the_image(window, overlap):
-    image = torch.randn(3, 24, 40)
-    total, count = torch.zeros(4, 24, 40), torch.zeros(24, 40)
-    step = round(window * (1 - overlap))
-    tops, lefts = [0], [0]
-    for positions, side in ((tops, 24), (lefts, 40)):
-        while positions[-1] + window < side:
-            positions.append(min(positions[-1] + step, side - window))
-    for top in tops:
-        for left in lefts:
-            cut = image[:, top : top + window, left : left + window]
-            total[:, top : top + window, left : left + window] += forward(cut[None]).softmax(dim=1)[0]
-            count[top : top + window, left : left + window] += 1
-    found = probabilities.of_pixels(forward, image, settings(window=window, overlap=overlap), stride=1)
-    torch.testing.assert_close(found, total / count)
-    assert count.min() > 0
-
-
-def test_the_mirrored_image_is_averaged_in_after_mirroring_it_back():
-    image = torch.randn(3, 24, 40)
-    mirrored = forward(image.flip(2)[None]).softmax(dim=1)[0].flip(2)
-    expected = (forward(image[None]).softmax(dim=1)[0] + mirrored) / 2
-    torch.testing.assert_close(probabilities.of_pixels(forward, image, settings(flip=True), stride=1), expected)
-
-
-def test_scales_are_averaged_as_probabilities_at_the_image_s_own_size():
-    image, found = torch.randn(3, 24, 40), []
-    for size in ([12, 20], [24, 40], [36, 60]):
-        scaled = v2.functional.resize(image, size, antialias=True)
-        found.append(v2.functional.resize(forward(scaled[None]).softmax(dim=1)[0], [24, 40], antialias=True))
-    of_all = probabilities.of_pixels(forward, image, settings(scales=[0.5, 1.0, 1.5]), stride=1)
-    torch.testing.assert_close(of_all, torch.stack(found).mean(dim=0))
-
-
-def test_sides_below_the_model_s_stride_are_enlarged_for_it_and_nothing_else_is():
-    seen = []
-
-    def watched(images: torch.Tensor) -> torch.Tensor:
-        seen.append(tuple(images.shape[2:]))
-        return forward(images)
-
-    found = probabilities.of_pixels(watched, torch.randn(3, 5, 40), settings(window=16, overlap=0.0), stride=32)
-    assert seen == [(32, 32)] * 3
-    assert found.shape == (4, 5, 40)
-    probabilities.of_pixels(watched, torch.randn(3, 5, 40), settings(), stride=32)
-    assert seen[3:] == [(32, 40)]
-
-
-def test_probabilities_stay_so_under_every_option_together():
-    options = settings(window=16, overlap=0.4, scales=[0.5, 1.3], flip=True)
-    found = probabilities.of_pixels(forward, torch.randn(3, 24, 40), options, stride=8)
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(24, 40))
-    assert found.min() >= 0
 
 
 def test_a_classifier_s_top_classes_are_the_first_of_its_probabilities(classifier, tmp_path):
@@ -217,7 +134,7 @@ def test_a_refused_command_leaves_the_earlier_results(classifier, tmp_path):
     photo(tmp_path / "a.png")
     before = classifier(f"input={tmp_path}/a.png")
     with pytest.raises(ConfigError):
-        classifier(f"input={tmp_path}/a.png", "predict.flip=true")
+        classifier(f"input={tmp_path}/a.png", "inference.flip=true")
     assert json.loads((tmp_path / "run/predict/predictions.json").read_text()) == before
 
 
@@ -281,7 +198,7 @@ def test_settings_other_than_those_of_training_are_said(classifier, tmp_path, ca
     assert "note: these weights were trained with another setting: data.image_size" in said
 
 
-@pytest.mark.parametrize("override", ["predict.window=32", "predict.scales=[1.0,2.0]", "predict.flip=true"])
+@pytest.mark.parametrize("override", ["inference.window=32", "inference.scales=[1.0,2.0]", "inference.flip=true"])
 def test_a_classifier_refuses_the_options_of_segmenters(classifier, tmp_path, override):
     photo(tmp_path / "a.png")
     with pytest.raises(ConfigError, match=override.split("=")[0]):

@@ -111,7 +111,7 @@ class ReadableImages:
                 raise
             except (RuntimeError, ValueError) as error:  # of torch: too small for a norm, too large for the memory
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                self._skip(f"{path}: the model cannot take it ({reason}); try another size, or predict.window")
+                self._skip(f"{path}: the model cannot take it ({reason}); try another size, or inference.window")
             else:
                 yield path, image, found
 
