@@ -66,15 +66,17 @@ def measure(name: str, make: Callable[[], Sequence[Any]]) -> None:
     print(f"{name:30s} main process {held:6.0f} MiB, each loader process another {max(grown):6.0f} MiB")
 
 
+WAYS: dict[str, Callable[[], Sequence[Any]]] = {
+    "FileIndex": lambda: FileIndex("/data", names()),
+    "list of (path, class)": lambda: [(f"/data/{name}", place // PER_CLASS) for place, name in enumerate(names())],
+}
+
+
 def main() -> None:
     """Measure both ways, one process each, so that neither finds memory that the other left."""
     torch.set_num_threads(1)
-    ways: dict[str, Callable[[], Sequence[Any]]] = {
-        "FileIndex and labels": lambda: FileIndex("/data", names()),
-        "list of (path, class)": lambda: [(f"/data/{name}", place // PER_CLASS) for place, name in enumerate(names())],
-    }
     print(f"{CLASSES * PER_CLASS} entries, {WORKERS} loader processes")
-    for name, make in ways.items():
+    for name, make in WAYS.items():
         sys.stdout.flush()
         if not (child := os.fork()):
             measure(name, make)
