@@ -1,4 +1,4 @@
-"""Data sets that torchvision can download: where they are, or how they get there."""
+"""Data sets that torchvision can download: whether they are there, or how they get there."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ FAILURES = (OSError, RuntimeError, EOFError, tarfile.TarError)
 """What torchvision raises without a network, without room on the disk, and for an archive that is not as published."""
 
 
-def present(home: Path, urls: Sequence[str], wanted: bool, fetch: Callable[[], Any]) -> Path:
-    """The folder of a data set; if it is not there and `wanted`, `fetch` downloads and unpacks it first.
+def ensure(folders: Sequence[Path], *, urls: Sequence[str], into: Path, wanted: bool, fetch: Callable[[], Any]) -> None:
+    """See that the folders of a data set are there; if one is not and `wanted`, `fetch` downloads them first.
+
+    Args:
+        folders: what the archives unpack to.
+        urls: the archives.
+        into: where somebody who places them by hand unpacks them.
+        wanted: whether to download.
+        fetch: torchvision's way to do so.
 
     Raises:
-        DataError: if it is not there in the end; with the addresses, and the folder to place it by hand.
+        DataError: if they are not there in the end; with the addresses, and the folder to unpack them into.
     """
-    if home.is_dir():
-        return home
-    by_hand = f"by hand: unpack {' and '.join(urls)}\nso that there is the folder {home}"
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if not missing:
+        return
+    by_hand = f"unpack {' and '.join(urls)} into {into.absolute()} by hand"
     if not wanted:
-        raise DataError(f"{home}: no such folder; data.download=true fetches it where there is a network, or {by_hand}")
+        raise DataError(f"{missing[0]}: no such folder; data.download=true fetches it from the network, or {by_hand}")
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
+        into.mkdir(parents=True, exist_ok=True)
         fetch()
     except FAILURES as error:
-        raise DataError(f"{home}: cannot be downloaded ({type(error).__name__}: {error}); {by_hand}") from error
-    return home
+        raise DataError(f"{missing[0]}: cannot be downloaded ({type(error).__name__}: {error}); {by_hand}") from error

@@ -9,7 +9,7 @@ from typing import Literal
 from torchvision import datasets
 
 from visual_transformers.data.class_folders import ClassFolders
-from visual_transformers.data.download import present
+from visual_transformers.data.download import ensure
 
 FOLDERS = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/{folder}.tgz"
@@ -36,13 +36,15 @@ class Imagenette(ClassFolders):
         root = super().located()
         if (root / self.train).is_dir():
             return root
-        name = FOLDERS[self.size]
-        return present(
-            root / name,
-            [URL.format(folder=name)],
-            self.download,
-            lambda: datasets.Imagenette(root, size=self.size, download=True),
+        home = root / FOLDERS[self.size]
+        ensure(
+            [home],
+            urls=[URL.format(folder=home.name)],
+            into=root,
+            wanted=self.download,
+            fetch=lambda: datasets.Imagenette(root, size=self.size, download=True),
         )
+        return home
 
     def layout(self) -> str:
         """The class folders of both splits."""

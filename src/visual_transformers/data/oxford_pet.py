@@ -10,8 +10,7 @@ import numpy as np
 from torchvision import datasets
 
 from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split, first
-from visual_transformers.data.download import present
-from visual_transformers.data.files import folder
+from visual_transformers.data.download import ensure
 from visual_transformers.data.held_out import parted
 from visual_transformers.data.listing import files_below
 from visual_transformers.errors import DataError
@@ -20,9 +19,6 @@ FOLDER = "oxford-iiit-pet"
 URLS = [f"https://www.robots.ox.ac.uk/~vgg/data/pets/data/{name}.tar.gz" for name in ("images", "annotations")]
 LISTS = {"train": "trainval.txt", "val": "trainval.txt", "test": "test.txt"}
 """The published list that each split is taken from."""
-LAYOUT = f"""  {{root}}/{FOLDER}/images/Abyssinian_1.jpg
-  {{root}}/{FOLDER}/annotations/trainval.txt
-  {{root}}/{FOLDER}/annotations/test.txt"""
 
 
 @dataclass(kw_only=True)
@@ -46,11 +42,18 @@ class OxfordPet(ClassifiedData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        root, layout = Path(self.root).expanduser(), LAYOUT.format(root=self.root)
-        self.home = root if (root / "annotations").is_dir() else self._downloaded(root)
-        self.images = folder(self.home / "images", layout)
-        self.lists = {name: listed(folder(self.home / "annotations", layout) / name) for name in set(LISTS.values())}
-        self.breeds = breeds([line for lines in self.lists.values() for line in lines], self.home / "annotations")
+        root = Path(self.root).expanduser()
+        self.home = root if (root / "annotations").is_dir() else root / FOLDER
+        self.images, annotations = self.home / "images", self.home / "annotations"
+        ensure(
+            [self.images, annotations],
+            urls=URLS,
+            into=self.home,
+            wanted=self.download,
+            fetch=lambda: datasets.OxfordIIITPet(self.home.parent, download=True),
+        )
+        self.lists = {name: listed(annotations / name) for name in set(LISTS.values())}
+        self.breeds = breeds([line for lines in self.lists.values() for line in lines], annotations)
 
     @property
     def classes(self) -> list[str]:
@@ -75,9 +78,6 @@ class OxfordPet(ClassifiedData):
         if split == "test":
             return files
         return parted(files, self.val_share, self.seed)[split == "val"]
-
-    def _downloaded(self, root: Path) -> Path:
-        return present(root / FOLDER, URLS, self.download, lambda: datasets.OxfordIIITPet(root, download=True))
 
 
 def listed(path: Path) -> list[tuple[str, int]]:
