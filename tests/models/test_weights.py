@@ -15,8 +15,10 @@ from torchvision.ops import FrozenBatchNorm2d
 from visual_transformers.errors import WeightsError
 from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18, weights
 from visual_transformers.models.weights import WeightFile
+from visual_transformers.wordnet import words
 
 CLASSES = ["cat", "dog", "fox"]
+IDS, WORDS = list(words()), list(words().values())
 
 
 class Tiny(nn.Module):
@@ -641,15 +643,25 @@ def test_other_class_names_are_refused_with_the_place_where_a_long_list_differs(
     assert "first different at index 17: 'owl' in the file, 'class 17' in the data set" in said
 
 
-def test_imagenets_ids_are_taken_for_the_published_names_in_their_order() -> None:
-    ours, theirs = [f"n{i:08}" for i in range(1000)], [f"thing {i}" for i in range(1000)]
+@pytest.mark.parametrize("ours", [IDS, WORDS], ids=["ids", "words"])
+@pytest.mark.parametrize("theirs", [IDS, WORDS], ids=["ids in the file", "words in the file"])
+def test_imagenets_ids_and_their_words_are_the_same_classes(ours: list[str], theirs: list[str]) -> None:
+    file = given(Tiny(3), classes=theirs[:3])
+    assert file.about["classes"] == WORDS[:3]
+    assert "classes" not in str(weights.load(Tiny(3), file, backbone_only=False, classes=ours[:3]))
+
+
+@pytest.mark.parametrize("ours", [IDS, WORDS], ids=["ids", "words"])
+def test_all_of_imagenet_is_taken_for_another_publishers_words_in_the_same_order(ours: list[str]) -> None:
+    theirs = [f"thing {i}" for i in range(1000)]
     said = weights.load(Tiny(1000), given(Tiny(1000), classes=theirs), backbone_only=False, classes=ours)
-    assert "order of ImageNet's ids: n00000000 is 'thing 0'" in str(said)
+    assert "order of ImageNet's ids: 'tench' is 'thing 0'" in str(said)
 
 
-def test_imagenets_ids_in_another_order_are_refused() -> None:
-    ours, theirs = [f"n{i:08}" for i in range(1000)][::-1], [f"thing {i}" for i in range(1000)]
-    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=theirs), classes=ours)
+def test_imagenet_in_another_order_is_refused() -> None:
+    theirs = [f"thing {i}" for i in range(1000)]
+    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=theirs), classes=IDS[::-1])
+    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=IDS[::-1]), classes=IDS)
 
 
 @pytest.mark.parametrize("backbone_only", [False, True])

@@ -21,6 +21,7 @@ from visual_transformers.errors import WeightsError
 from visual_transformers.models import published
 from visual_transformers.models.weight_names import NamedTensors, matched, renamed
 from visual_transformers.models.weight_report import Differences, Loaded, counts_batches, first_difference, listed
+from visual_transformers.wordnet import readable, words
 
 ABOUT = ("classes", "config", "best", "version")
 """What a file may say of its weights."""
@@ -37,8 +38,8 @@ class WeightFile:
     Args:
         path: the file, or `torchvision:NAME`.
         tensors: by name.
-        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent, `config`
-            a configuration of this suite or absent.
+        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent, with words
+            for WordNet ids, `config` a configuration of this suite or absent.
         notes: what should be known of the file, sentences.
     """
 
@@ -51,7 +52,7 @@ class WeightFile:
         classes, config = self.about.get("classes"), self.about.get("config")
         self.about = {key: value for key, value in self.about.items() if key not in ("classes", "config")}
         if isinstance(classes, list | tuple):
-            self.about["classes"] = [str(name) for name in classes]
+            self.about["classes"] = readable([str(name) for name in classes])
         if _is_ours(config):
             self.about["config"] = config
 
@@ -289,24 +290,22 @@ PLACES = ("the 3x3 convolution", "the first 1x1 convolution")
 def _notes_on_classes(weights: WeightFile, classes: list[str]) -> list[str]:
     """Compare the file's classes, if it names them, with the data set's.
 
-    ImageNet's folders are named by WordNet ids, torchvision's outputs by words, both in the order of the ids.
+    A WordNet id and its word are the same class. For all of ImageNet another list of words will do, since every
+    publisher has its own, in the order of the ids.
 
     Raises:
         WeightsError: if they differ.
     """
-    theirs: list[str] = weights.about.get("classes", classes)
-    if theirs == classes:
+    ours, imagenet = readable(classes), list(words().values())
+    theirs: list[str] = weights.about.get("classes", ours)
+    if theirs == ours:
         return []
-    ids = [bool(re.fullmatch(r"n\d{8}", name)) for name in classes]
-    if len(theirs) == len(classes) == IMAGENET_CLASSES and all(ids) and classes == sorted(classes):
-        return [f"its classes are taken to be in the order of ImageNet's ids: {classes[0]} is {theirs[0]!r}"]
+    if ours == imagenet and len(theirs) == len(imagenet) and set(theirs) != set(imagenet):
+        return [f"its classes are taken to be in the order of ImageNet's ids: {ours[0]!r} is {theirs[0]!r}"]
     raise WeightsError(
         f"weights={weights.path}: trained for {len(theirs)} classes ({listed(theirs)}), the data set has "
-        f"{len(classes)} ({listed(classes)}){first_difference(theirs, classes)}; {BACKBONE_ALONE}"
+        f"{len(ours)} ({listed(ours)}){first_difference(theirs, ours)}; {BACKBONE_ALONE}"
     )
-
-
-IMAGENET_CLASSES = 1000
 
 
 SEED_SEGMENTERS = ("seed_panoptic_fpn", "seed_vt_fpn")
