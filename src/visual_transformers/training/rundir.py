@@ -14,6 +14,7 @@ OURS = (
     "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
     "curves.png", "samples.png",
 )  # fmt: skip
+"""What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""
 
 
 class RunDirectory:
