@@ -30,9 +30,9 @@ def command(tmp_path):
     return run
 
 
-def test_help_shows_the_groups_their_options_and_five_examples(command):
+def test_help_shows_the_groups_their_options_and_six_examples(command):
     text = command("--help").stdout
-    assert text.count("  python -m visual_transformers") == 5
+    assert text.count("  python -m visual_transformers") == 6
     for line in (
         "model: panoptic_fpn, panoptic_fpn_r101, resnet101, resnet18",
         "hardware: cpu, gpu",

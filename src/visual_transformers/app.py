@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visual_transformers import cost_report, explain, export, predict, profile, runner
+from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
 from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError
 from visual_transformers.models import weights
@@ -30,6 +30,7 @@ MODES = {
     "explain": explain.explain,
     "export": export.export,
     "profile": profile.profile,
+    "check_data": check_data.check_data,
 }
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
@@ -136,7 +137,7 @@ def quoted(argument: str) -> str:
     return f"{key}='" + value.replace("'", "\\'") + "'"
 
 
-PATHS = ("input", "weights.file", "data.root", "name")
+PATHS = ("input", "weights.file", "data.root", "data.exclude", "name")
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:

@@ -34,7 +34,7 @@ SUPPLIED = {
 TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
 """Groups whose node has a `_target_`; `logger` has one for each of its loggers."""
 HYDRA_KEYS = {"_target_", "_args_"}
-READS_DATA = ("train", "test")
+READS_DATA = ("train", "test", "check_data")
 """Modes that always open the data set. The others may do without it, and so without the keys that lead to it."""
 
 
@@ -355,6 +355,7 @@ AT_LEAST = {
     "profile.batch_size": 1,
     "profile.seconds": 0,
     "profile.repeats": 1,
+    "check_data.workers": 0,
     "hardware.workers": 0,
     "hardware.threads": 1,
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Node = dict[str, Any]
-Mode = Literal["train", "test", "predict", "explain", "export", "profile"]
+Mode = Literal["train", "test", "predict", "explain", "export", "profile", "check_data"]
 
 
 @dataclass(kw_only=True)
@@ -124,6 +124,17 @@ class ProfileSettings:
 
 
 @dataclass(kw_only=True)
+class CheckDataSettings:
+    """How `mode=check_data` looks at a data set.
+
+    Args:
+        workers: processes that read files; 0 reads in the main process, null takes one a core.
+    """
+
+    workers: int | None
+
+
+@dataclass(kw_only=True)
 class Config:
     """A whole run: plain values, sections, and one node with a `_target_` for each group."""
 
@@ -138,6 +149,7 @@ class Config:
     predict: PredictSettings
     export: ExportSettings
     profile: ProfileSettings
+    check_data: CheckDataSettings
     task: Node
     model: Node
     data: Node
@@ -156,4 +168,5 @@ SECTIONS: dict[str, type] = {
     "predict": PredictSettings,
     "export": ExportSettings,
     "profile": ProfileSettings,
+    "check_data": CheckDataSettings,
 }

@@ -16,6 +16,7 @@ OURS = (
     "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
     "curves.png", "samples.png",
 )  # fmt: skip
+"""What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""
 
 
 def clear(folder: Path, names: Iterable[str], *, but_for: Iterable[Path] = ()) -> None:
