@@ -3,6 +3,6 @@
 from visual_transformers.data.coco_stuff import CocoStuff
 from visual_transformers.data.digits import Digits, DigitScenes
 from visual_transformers.data.imagenet import ImageNet
-from visual_transformers.data.masks import MaskFolder
+from visual_transformers.data.mask_folder import MaskFolder
 
 __all__ = ["CocoStuff", "DigitScenes", "Digits", "ImageNet", "MaskFolder"]

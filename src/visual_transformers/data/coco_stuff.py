@@ -12,7 +12,8 @@ import numpy as np
 
 from visual_transformers.data.files import folder
 from visual_transformers.data.index import FileIndex
-from visual_transformers.data.masks import INVALID, LabelTable, MaskData, MaskFiles, pair
+from visual_transformers.data.masks import INVALID, LabelTable, MaskData, MaskFiles
+from visual_transformers.data.pairing import pair
 from visual_transformers.data.samples import Masks
 from visual_transformers.data.transforms import IGNORE
 from visual_transformers.errors import DataError
@@ -98,7 +99,7 @@ class CocoStuff(MaskData):
             offset, remedy = 0, "in pixelmaps they are 92 to 183 or 0; is this data.encoding=stuffthingmaps?"
         for index, official in enumerate(self.ids):
             entries[official + offset] = index
-        return LabelTable(entries, lambda values: remedy)
+        return LabelTable(entries, remedy)
 
     def _layout(self) -> str:
         return "\n".join(

@@ -1,6 +1,6 @@
-"""Names of files by the million: one buffer of bytes, in place of a list of strings.
+"""Names of files and annotations by the million: one buffer of bytes, in place of a list of objects.
 
-Every string of a list has a reference count that loader processes write to, so that each of them ends up with a copy
+Every object of a list has a reference count that loader processes write to, so that each of them ends up with a copy
 of the whole list. The buffer is a tensor, which processes share however they are started.
 """
 
@@ -14,6 +14,32 @@ import torch
 from numpy.typing import NDArray
 
 
+class Packed(Sequence[bytes]):
+    """Byte strings of any length, in the order given.
+
+    Args:
+        rows: the byte strings; they are copied.
+    """
+
+    def __init__(self, rows: Sequence[bytes]):
+        self._bytes = torch.frombuffer(bytearray(b"".join(rows) or b"\0"), dtype=torch.uint8)
+        ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+        self._ends = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), ends]))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # of a slice nobody has need
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start, end = self._ends[index % len(self)], self._ends[index % len(self) + 1]
+        return self._bytes[start:end].numpy().tobytes()
+
+    def subset(self, places: NDArray[np.int64]) -> Packed:
+        """The byte strings at some places, in that order."""
+        return Packed([self[int(place)] for place in places])
+
+
 class FileIndex(Sequence[Path]):
     """Files below a folder, in the order given.
 
@@ -24,13 +50,10 @@ class FileIndex(Sequence[Path]):
 
     def __init__(self, root: str | Path, names: Sequence[str]):
         self.root = Path(root)
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
-        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._ends = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), ends]))
+        self._names = Packed([name.encode("utf-8", "surrogateescape") for name in names])
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._names)
 
     def name(self, index: int) -> str:
         """The path below the root.
@@ -38,10 +61,7 @@ class FileIndex(Sequence[Path]):
         Raises:
             IndexError: if there is no such file.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start, end = self._ends[index % len(self)], self._ends[index % len(self) + 1]
-        return self._text[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
+        return self._names[index].decode("utf-8", "surrogateescape")
 
     def subset(self, places: NDArray[np.int64]) -> FileIndex:
         """The files at some places, in that order."""

@@ -90,6 +90,15 @@ class DataModule(ABC):
         """Official ids of the classes in their order, where the data set has a result format that names them."""
         return None
 
+    @classmethod
+    def class_names(cls, settings: dict[str, Any]) -> list[str] | None:
+        """Names of the classes as far as the settings alone (the keys of `data`) tell them, without the data set.
+
+        None where only the data set's folder knows.
+        """
+        names = settings.get("class_names")
+        return list(names) if names else None
+
     def mixing(self) -> Callable[[Tensor, Tensor], Any] | None:
         """What each training batch goes through on the device, as mixup: float images (B, 3, H, W) and targets."""
         return None
