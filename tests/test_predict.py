@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from visual_transformers import coco_results, probabilities
 from visual_transformers.config import build, checked
 from visual_transformers.data import MaskFolder
-from visual_transformers.data.coco_stuff import STUFF, names
+from visual_transformers.data.coco_labels import STUFF, names
 from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.transforms import whole_image
