@@ -3,6 +3,8 @@
 from visual_transformers.data.coco_stuff import CocoStuff
 from visual_transformers.data.digits import Digits, DigitScenes
 from visual_transformers.data.imagenet import ImageNet
+from visual_transformers.data.lip import Lip
 from visual_transformers.data.mask_folder import MaskFolder
+from visual_transformers.data.voc import Voc
 
-__all__ = ["CocoStuff", "DigitScenes", "Digits", "ImageNet", "MaskFolder"]
+__all__ = ["CocoStuff", "DigitScenes", "Digits", "ImageNet", "Lip", "MaskFolder", "Voc"]
