@@ -22,7 +22,7 @@ class Packed(Sequence[bytes]):
     """
 
     def __init__(self, rows: Sequence[bytes]):
-        self._bytes = torch.frombuffer(bytearray(b"".join(rows) or b"\0"), dtype=torch.uint8)
+        self._bytes = torch.frombuffer(bytearray().join(rows) or bytearray(1), dtype=torch.uint8)
         ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
         self._ends = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), ends]))
 
