@@ -378,6 +378,13 @@ def test_an_image_without_a_panoptic_annotation_is_named(tmp_path: Path, coco: C
         data.val_set()
 
 
+def test_faulty_segments_are_named_with_their_image(tmp_path: Path, coco: Coco) -> None:
+    data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
+    spoil(tmp_path / "annotations/panoptic_val2017.json", lambda c: c["annotations"][0]["segments_info"][0].pop("id"))
+    with pytest.raises(DataError, match=r"segments_info of image 9 is no list of segments .*KeyError\('id'\)"):
+        data.val_set()
+
+
 def test_panoptic_pngs_without_their_folder_are_named(tmp_path: Path, coco: Coco) -> None:
     data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
     (tmp_path / "annotations/panoptic_val2017").rename(tmp_path / "gone")
@@ -390,7 +397,7 @@ def test_panoptic_pngs_without_their_folder_are_named(tmp_path: Path, coco: Coco
 
 @pytest.mark.parametrize(
     ("counts", "said"),
-    [("zz", "are damaged|do not add up"), ("0", "do not add up to the image's 6 x 4 pixels"), ("P", "do not add up")],
+    [("n0J", "Invalid RLE mask representation"), ("0", "do not add up to 6 x 4 pixels"), ("P", "do not add up")],
 )
 def test_damaged_runs_are_named_with_their_image(tmp_path: Path, coco: Coco, counts: str, said: str) -> None:
     data = coco({9: np.full((4, 6), 92)}, "stuff_json")
@@ -404,7 +411,7 @@ def test_regions_that_overlap_are_refused(tmp_path: Path, coco: Coco) -> None:
     data = coco({9: np.full((4, 6), 92)}, "stuff_json")
     path = tmp_path / "annotations/stuff_val2017.json"
     spoil(path, lambda content: content["annotations"].append(content["annotations"][0] | {"category_id": 93}))
-    with pytest.raises(BadFileError, match=f"^{path}#9: annotations overlap"):
+    with pytest.raises(BadFileError, match=f"^{path}#9: .*regions overlap"):
         data.val_set()[0]
 
 

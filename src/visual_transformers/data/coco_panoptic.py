@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,9 @@ def read(path: Path, images: Path, classes: NDArray[np.int64], layout: str) -> t
     if missing := [number for number in content.images if number not in by_image]:
         raise DataError(f"{path}: {len(missing)} of its images have no annotation; the first has the id {missing[0]}")
     entries = [by_image[number] for number in content.images]
-    segments = [[(part["id"], part["category_id"]) for part in entry["segments_info"]] for entry in entries]
+    segments = [_segments(entry, path) for entry in entries]
     content.check_categories({category for parts in segments for _, category in parts})
-    rows = Packed([np.array(sorted(parts), np.uint32).tobytes() for parts in segments])
+    rows = Packed([np.array(parts, np.uint32).tobytes() for parts in segments])
     pngs = FileIndex(_folder(path, layout), [entry["file_name"] for entry in entries])
     _refuse_missing(pngs, path)
     return content.files(images, layout), SegmentMasks(pngs, rows, classes)
@@ -86,6 +87,17 @@ class SegmentMasks:
     def subset(self, places: NDArray[np.int64]) -> SegmentMasks:
         """The masks at some places."""
         return SegmentMasks(self.files.subset(places), self.rows.subset(places), self.classes)
+
+
+def _segments(entry: dict[str, Any], path: Path) -> list[tuple[int, int]]:
+    """The ids of an image's segments in order, each with its category."""
+    try:
+        return sorted((segment["id"], segment["category_id"]) for segment in entry["segments_info"])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: segments_info of image {entry['image_id']} is no list of segments with an id and a category_id "
+            f"({error!r}); mend the file, or fetch it again"
+        ) from error
 
 
 def _folder(path: Path, layout: str) -> Path:

@@ -68,24 +68,16 @@ class RegionMasks:
             BadFileError: if the runs of a region are damaged, or regions overlap.
         """
         _, height, width, *entries = self.rows[index].split()
-        labels = np.full((int(height), int(width)), IGNORE, np.uint8)
-        if not entries:  # of an empty list pycocotools makes an array of any size
-            return labels
-        size = [int(height), int(width)]
-        if any(pixels(runs) != labels.size for runs in entries[1::2]):
-            raise BadFileError(
-                self.origin(index),
-                f"an annotation's run lengths do not add up to the image's {width.decode()} x {height.decode()} pixels",
-            )
         try:
-            masks = regions.decode([{"size": size, "counts": runs} for runs in entries[1::2]]).astype(bool)
+            planes = decoded(entries[1::2], int(height), int(width))
         except ValueError as error:
-            raise BadFileError(self.origin(index), f"an annotation's run lengths are damaged ({error})") from error
-        if (masks.sum(axis=2) > 1).any():
-            raise BadFileError(self.origin(index), "annotations overlap, so that a pixel would have two classes")
-        for place, category in enumerate(entries[::2]):
-            labels[masks[:, :, place]] = self.classes[int(category)]
-        return labels
+            raise BadFileError(
+                self.origin(index), f"its annotations cannot be used ({error}); mend them, or leave the image out"
+            ) from error
+        labels = np.full((int(width), int(height)), IGNORE, np.uint8)
+        for category, plane in zip(entries[::2], planes, strict=True):
+            labels[plane] = self.classes[int(category)]
+        return np.ascontiguousarray(labels.T)
 
     def origin(self, index: int) -> str:
         """The annotation file, with the image's id behind a #."""
@@ -94,6 +86,22 @@ class RegionMasks:
     def subset(self, places: NDArray[np.int64]) -> RegionMasks:
         """The masks at some places."""
         return RegionMasks(self.path, self.rows.subset(places), self.classes)
+
+
+def decoded(runs: list[bytes], height: int, width: int) -> NDArray[np.bool_]:
+    """The regions of compressed runs, column by column as those go: (regions, W, H).
+
+    Raises:
+        ValueError: if runs are damaged or do not fill the size, or regions overlap: a pixel would have two classes.
+    """
+    if any(pixels(lengths) != height * width for lengths in runs):
+        raise ValueError(f"run lengths do not add up to {width} x {height} pixels")
+    if not runs:  # pycocotools would make an array of any size
+        return np.zeros((0, width, height), bool)
+    planes = regions.decode([{"size": [height, width], "counts": lengths} for lengths in runs]).T
+    if planes.sum(axis=0, dtype=np.uint8).max() > 1:
+        raise ValueError("regions overlap")
+    return planes.view(bool)
 
 
 def pixels(runs: bytes) -> int:

@@ -171,7 +171,7 @@ class SplitFolders(MaskData):
         train = split == "train"
         images, masks = (self.train_images, self.train_masks) if train else (self.val_images, self.val_masks)
         usual_images, usual_masks = self.usual(split)
-        return [images] if images else usual_images, [masks] if masks else usual_masks
+        return usual_images if images is None else [images], usual_masks if masks is None else [masks]
 
     @abstractmethod
     def examples(self, images: str, masks: str) -> str:
