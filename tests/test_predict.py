@@ -12,10 +12,10 @@ from torchvision.transforms import v2
 
 from visual_transformers import coco_results, plots_look
 from visual_transformers.config import build, checked
-from visual_transformers.data.coco_stuff import IDS, STUFF, names
+from visual_transformers.data import MaskFolder
+from visual_transformers.data.coco_labels import STUFF, ids, names
 from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
-from visual_transformers.data.masks import MaskFolder
 from visual_transformers.data.transforms import whole_image
 from visual_transformers.errors import ConfigError, DataError, RunError
 from visual_transformers.inputs import image_paths, output_names
@@ -339,7 +339,7 @@ def test_coco_s_own_api_reads_the_results_and_decodes_the_masks(stuff, tmp_path)
 @pytest.mark.parametrize("label_set", ["stuff", "stuff_things"])
 def test_a_coco_stuff_file_that_names_no_classes_needs_no_data_set(composed, tmp_path, label_set):
     cfg = checked(composed(*SMALL_STUFF, f"data.label_set={label_set}", f"weights.file={tmp_path}/weights.safetensors"))
-    expected = [names()[i] for i in IDS[label_set]]
+    expected = [names()[i] for i in ids(label_set)]
     model = build(cfg.model, "model", num_classes=len(expected))
     weights.save(tmp_path / "weights.safetensors", model, {"config": cfg.everything})
     assert Trained.build(cfg, tmp_path).classes == expected

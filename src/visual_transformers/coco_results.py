@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pycocotools.mask import decode, encode
 
 from visual_transformers import atomic
 from visual_transformers.data.files import read_mask
+from visual_transformers.data.pairing import image_id
 from visual_transformers.errors import DataError, RunError
 
 
@@ -33,12 +33,6 @@ def image_ids(paths: list[Path]) -> dict[Path, int | str]:
             )
         first[number] = path
     return ids
-
-
-def image_id(path: Path) -> int | str:
-    """139 for `000000000139.jpg` and `COCO_val2014_000000000139.jpg`; the stem for other names."""
-    number = re.fullmatch(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]+)", path.stem)
-    return int(number[1]) if number else path.stem
 
 
 def entries(mask: NDArray[np.uint8], image: int | str, category_ids: list[int]) -> list[dict[str, Any]]:

@@ -201,6 +201,10 @@ def test_missing_class_names_are_refused_by_the_settings_name(data_set: Callable
         data_set(class_names=[])
 
 
+def test_the_settings_alone_tell_the_class_names() -> None:
+    assert MaskFolder.known_classes({"root": "nowhere", "class_names": CLASSES}) == CLASSES
+
+
 @pytest.mark.parametrize("label", [-1, 256])
 def test_an_ignored_label_that_no_mask_can_hold_is_refused(data_set: Callable[..., MaskFolder], label: int) -> None:
     with pytest.raises(DataError, match=rf"data\.ignore_labels.*{label}"):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from visual_transformers.data import CocoStuff, Digits, DigitScenes, ImageNet, MaskFolder
-from visual_transformers.data.coco_stuff import STUFF, THINGS
+from visual_transformers.data.coco_labels import STUFF, THINGS
 from visual_transformers.data.module import DataModule
 from visual_transformers.data.transforms import denormalise
 

@@ -5,8 +5,10 @@ from visual_transformers.data.digits import Digits, DigitScenes
 from visual_transformers.data.image_folder import ImageFolder
 from visual_transformers.data.imagenet import ImageNet
 from visual_transformers.data.imagenette import Imagenette
-from visual_transformers.data.masks import MaskFolder
+from visual_transformers.data.lip import Lip
+from visual_transformers.data.mask_folder import MaskFolder
 from visual_transformers.data.oxford_pet import OxfordPet
+from visual_transformers.data.voc import Voc
 
 __all__ = [
     "CocoStuff",
@@ -15,6 +17,8 @@ __all__ = [
     "ImageFolder",
     "ImageNet",
     "Imagenette",
+    "Lip",
     "MaskFolder",
     "OxfordPet",
+    "Voc",
 ]

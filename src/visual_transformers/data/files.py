@@ -51,6 +51,22 @@ def read_mask(path: str | Path) -> NDArray[np.uint8]:
     return np.asarray(mask)
 
 
+def read_segments(path: str | Path) -> NDArray[np.uint32]:
+    """Decode a panoptic PNG: the id of each pixel's segment (H, W), which is R + 256 G + 65536 B.
+
+    Raises:
+        BadFileError: if the file cannot be read, or is no RGB image.
+    """
+    segments = _read(path)
+    if segments.mode != "RGB":
+        raise BadFileError(
+            path,
+            f"a panoptic PNG must be RGB, for its colours are ids of segments; this one has mode {segments.mode!r}; "
+            "masks whose pixels are labels are data.encoding=stuffthingmaps or pixelmaps",
+        )
+    return np.asarray(segments, np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
+
+
 def _read(path: str | Path) -> Image.Image:
     return decoded(opened(content(path), path), path)
 

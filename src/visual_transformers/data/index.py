@@ -1,6 +1,6 @@
-"""Names of files by the million: one buffer of bytes, in place of a list of strings.
+"""Names of files and annotations by the million: one buffer of bytes, in place of a list of objects.
 
-Every string of a list has a reference count that loader processes write to, so that each of them ends up with a copy
+Every object of a list has a reference count that loader processes write to, so that each of them ends up with a copy
 of the whole list. The buffer is a tensor, which processes share however they are started.
 """
 
@@ -15,6 +15,37 @@ import torch
 from numpy.typing import NDArray
 
 
+class Packed(Sequence[bytes]):
+    """Byte strings of any length, in the order given.
+
+    Args:
+        rows: the byte strings; they are copied.
+    """
+
+    def __init__(self, rows: Sequence[bytes]):
+        self._bytes = torch.frombuffer(bytearray().join(rows) or bytearray(1), dtype=torch.uint8)
+        ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+        self._ends = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), ends]))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # of a slice nobody has need
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start, end = self._ends.numpy()[index % len(self) : index % len(self) + 2]
+        return self._bytes.numpy()[start:end].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All of them, in a fraction of the time that one by one would take."""
+        text = self._bytes.numpy().tobytes()
+        return (text[start:end] for start, end in pairwise(self._ends.tolist()))
+
+    def subset(self, places: NDArray[np.int64]) -> Packed:
+        """The byte strings at some places, in that order."""
+        return Packed([self[int(place)] for place in places])
+
+
 class FileIndex(Sequence[Path]):
     """Files below a folder, in the order given.
 
@@ -25,13 +56,10 @@ class FileIndex(Sequence[Path]):
 
     def __init__(self, root: str | Path, names: Sequence[str]):
         self.root = Path(root)
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._text = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
-        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._ends = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), ends]))
+        self._names = Packed([name.encode("utf-8", "surrogateescape") for name in names])
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._names)
 
     def name(self, index: int) -> str:
         """The path below the root.
@@ -39,10 +67,7 @@ class FileIndex(Sequence[Path]):
         Raises:
             IndexError: if there is no such file.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start, end = self._ends.numpy()[index % len(self) : index % len(self) + 2]
-        return _decoded(self._text.numpy()[start:end].tobytes())
+        return _decoded(self._names[index])
 
     def subset(self, places: NDArray[np.int64]) -> FileIndex:
         """The files at some places, in that order."""
@@ -50,8 +75,7 @@ class FileIndex(Sequence[Path]):
 
     def names(self) -> Iterator[str]:
         """All paths below the root."""
-        text, ends = self._text.numpy().tobytes(), self._ends.tolist()
-        return (_decoded(text[start:end]) for start, end in pairwise(ends))
+        return map(_decoded, self._names)
 
     def __getitem__(self, index: int) -> Path:  # type: ignore[override]  # of a slice nobody has need
         return self.root / self.name(index)

@@ -1,9 +1,9 @@
-"""Images with a PNG mask each: pairing, reading, translating labels; and the generic `mask_folder` data set."""
+"""Images with a mask each: what the values of mask files mean, and the bases of the data sets that have them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,14 +15,12 @@ from torch import Tensor
 
 from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.data.decoding import EncodedImage
-from visual_transformers.data.exclusion import absolute
-from visual_transformers.data.files import IMAGE_SUFFIXES, folder, read_image, read_mask
+from visual_transformers.data.files import folder, read_image, read_mask
 from visual_transformers.data.index import FileIndex
-from visual_transformers.data.listing import files_below
 from visual_transformers.data.module import FileData, Preparation, spread
 from visual_transformers.data.samples import MaskedImages, MaskedView, Masks
 from visual_transformers.data.transforms import IGNORE, whole_image
-from visual_transformers.errors import BadFileError, DataError, MissingMasksError
+from visual_transformers.errors import BadFileError, DataError
 
 INVALID = -1
 """Entry of a label table for values that a mask must not hold."""
@@ -36,7 +34,15 @@ class LabelTable:
     """
 
     entries: NDArray[np.int64]
-    remedy: Callable[[list[int]], str]
+    remedy: str
+
+    @classmethod
+    def plain(cls, classes: int, ignored: Sequence[int], remedy: str) -> LabelTable:
+        """Labels 0 to `classes` - 1 stand for themselves, the `ignored` ones count nowhere, all others are invalid."""
+        entries = np.full(256, INVALID)
+        entries[:classes] = np.arange(classes)
+        entries[list(ignored)] = IGNORE
+        return cls(entries, remedy)
 
     def translate(self, mask: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         """Class indices (H, W) of a mask file's values.
@@ -47,7 +53,7 @@ class LabelTable:
         labels = self.entries[mask]
         if (labels == INVALID).any():
             values = np.unique(mask[labels == INVALID]).tolist()
-            raise BadFileError(path, f"labels {values} are out of range; {self.remedy(values)}")
+            raise BadFileError(path, f"labels {values} are out of range; {self.remedy}")
         return labels.astype(np.uint8)
 
 
@@ -78,28 +84,6 @@ class MaskFiles:
     def subset(self, places: NDArray[np.int64]) -> MaskFiles:
         """The masks at some places."""
         return MaskFiles(self.files.subset(places), self.table)
-
-
-def pair(
-    images: Path, masks: Path, layout: str, mask_suffix: str = ".png", excluded: Set[str] = frozenset()
-) -> tuple[FileIndex, FileIndex]:
-    """The images of a folder, and beside each the mask of the same name; those `excluded` may be without one.
-
-    Raises:
-        MissingMasksError: if others are.
-        DataError: if a folder is missing, or there are no images.
-    """
-    folder(images, layout)
-    folder(masks, layout)
-    names = [n for n in files_below(images, IMAGE_SUFFIXES) if images != masks or not n.endswith(mask_suffix)]
-    if not names:
-        raise DataError(f"{images}: holds no images; expected the layout\n{layout}")
-    needed = [f"{name.rsplit('.', 1)[0]}{mask_suffix}" for name in names]
-    present = set(files_below(masks, (mask_suffix.lower(),)))
-    alone = [(images / name, masks / mask) for name, mask in zip(names, needed, strict=True) if mask not in present]
-    if missing := [files for files in alone if not excluded & set(map(absolute, files))]:
-        raise MissingMasksError(missing, len(names))
-    return FileIndex(images, names), FileIndex(masks, needed)
 
 
 @dataclass(kw_only=True)
@@ -160,75 +144,56 @@ def whole(image: EncodedImage, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(kw_only=True)
-class MaskFolder(MaskData):
-    """Any data set with a folder of images and a folder of 8-bit masks for each split.
+class SplitFolders(MaskData):
+    """Base of the data sets that have a place of images and a place of masks for each split.
 
     Args:
         root: the data set's folder.
-        train_images, train_masks, val_images, val_masks: folders below it.
-        test_images, test_masks: folders that `mode=test` scores; null for the validation ones.
-        mask_suffix: what follows an image's stem in its mask's name.
-        class_names: names of the classes; a pixel of a mask holds an index into them.
-        ignore_labels: values of a mask whose pixels count nowhere.
+        train_images, train_masks, val_images, val_masks: places below it; null for the usual ones.
     """
 
     root: str
-    train_images: str = "train/images"
-    train_masks: str = "train/masks"
-    val_images: str = "val/images"
-    val_masks: str = "val/masks"
-    test_images: str | None = None
-    test_masks: str | None = None
-    mask_suffix: str = ".png"
-    class_names: list[str] = field(default_factory=list)
-    ignore_labels: list[int] = field(default_factory=lambda: [IGNORE])
+    train_images: str | None = None
+    train_masks: str | None = None
+    val_images: str | None = None
+    val_masks: str | None = None
 
     def __post_init__(self) -> None:
-        folder(Path(self.root), self._layout())
         super().__post_init__()
-        if not 1 <= len(self.class_names) <= IGNORE:
-            raise DataError(
-                f"data.class_names has {len(self.class_names)} names; list 1 to {IGNORE} classes in the order of their "
-                "labels in the masks"
-            )
-        if wrong := [label for label in self.ignore_labels if not 0 <= label <= 255]:
-            raise DataError(f"data.ignore_labels: {wrong} cannot occur in 8-bit masks; use values from 0 to 255")
-        if (self.test_images is None) != (self.test_masks is None):
-            raise DataError("data.test_images and data.test_masks go together; set both or neither")
+        folder(Path(self.root), self.layout())
 
-    @property
-    def classes(self) -> list[str]:
-        """The configured names."""
-        return list(self.class_names)
+    def usual(self, split: str) -> tuple[list[str], list[str]]:
+        """Where they are looked for if no key says so; the first place that is there counts."""
+        return [], []
 
-    def pairs(self, split: str) -> tuple[FileIndex, Masks]:
-        """Image and mask files of a split; the test split is the validation one where none is configured."""
-        folders = {
-            "train": (self.train_images, self.train_masks),
-            "val": (self.val_images, self.val_masks),
-            "test": (self.test_images or self.val_images, self.test_masks or self.val_masks),
-        }
-        images, masks = folders[split]
-        root = Path(self.root)
-        files, mask_files = pair(root / images, root / masks, self._layout(), self.mask_suffix, self.excluded)
-        return files, MaskFiles(mask_files, self.table())
+    def choices(self, split: str) -> tuple[list[str], list[str]]:
+        """Where the images and the masks of a split may be: where the keys say, or else in one of the usual places."""
+        train = split == "train"
+        images, masks = (self.train_images, self.train_masks) if train else (self.val_images, self.val_masks)
+        usual_images, usual_masks = self.usual(split)
+        return usual_images if images is None else [images], usual_masks if masks is None else [masks]
 
-    def table(self) -> LabelTable:
-        """Labels stand for themselves."""
-        entries = np.full(256, INVALID)
-        entries[: len(self.class_names)] = np.arange(len(self.class_names))
-        entries[self.ignore_labels] = IGNORE
-        return LabelTable(
-            entries,
-            lambda values: (
-                f"with {len(self.class_names)} classes they may be 0 to {len(self.class_names) - 1}, or one of "
-                f"data.ignore_labels={self.ignore_labels}; add them to data.ignore_labels, or name their classes "
-                "in data.class_names"
-            ),
-        )
+    @abstractmethod
+    def examples(self, images: str, masks: str) -> str:
+        """An image with its mask, at places below the root, as the expected layout shows them."""
 
-    def _layout(self) -> str:
-        return "\n".join(
-            f"  {self.root}/{images}/NAME.jpg with {self.root}/{masks}/NAME{self.mask_suffix}"
-            for images, masks in ((self.train_images, self.train_masks), (self.val_images, self.val_masks))
-        )
+    def places(self, split: str) -> tuple[Path, Path]:
+        """Where the images and the masks of `train`, `val` or `test` are; the last is `val` here.
+
+        Raises:
+            DataError: if one of them is nowhere, with the layout that is expected.
+        """
+        images, masks = self.choices(split)
+        return self._first(images), self._first(masks)
+
+    def layout(self) -> str:
+        """What the folder should look like, for messages."""
+        splits = map(self.choices, ("train", "val"))
+        return "\n".join(f"  {self.examples(images[0], masks[0])}" for images, masks in splits)
+
+    def _first(self, choices: list[str]) -> Path:
+        paths = [Path(self.root) / choice for choice in choices]
+        for path in paths:
+            if path.exists():
+                return path
+        raise DataError(f"{paths[0]}: no such folder or file; expected the layout\n{self.layout()}")

@@ -101,7 +101,8 @@ class DataModule(ABC):
     @classmethod
     def known_classes(cls, settings: dict[str, Any]) -> list[str] | None:
         """Names of the classes where the settings alone tell them; None where that takes the data set's files."""
-        return None
+        names = settings.get("class_names")
+        return list(names) if names else None
 
     def check(self, samples: Samples) -> None:
         """Look at one of the sets above before any work starts.
