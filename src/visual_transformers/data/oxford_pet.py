@@ -66,15 +66,15 @@ class OxfordPet(ClassifiedData):
         Raises:
             DataError: if one is not there.
         """
-        listed = self.lists[LISTS[split]]
-        names = [f"{name}.jpg" for name, _ in listed]
+        lines = self.lists[LISTS[split]]
+        names = [f"{name}.jpg" for name, _ in lines]
         if missing := sorted(set(names) - set(files_below(self.images, (".jpg",)))):
             raise DataError(
                 f"{self.images}: {len(missing)} of the {len(names)} images in {LISTS[split]} are not there: "
                 f"{first(missing)}; unpack {URLS[0]} again"
             )
         index_of = {label: index for index, label in enumerate(self.breeds)}
-        files = LabelledFiles(self.images, names, np.array([index_of[label] for _, label in listed], np.int32))
+        files = LabelledFiles(self.images, names, np.array([index_of[label] for _, label in lines], np.int32))
         if split == "test":
             return files
         return parted(files, self.val_share, self.seed)[split == "val"]
@@ -89,7 +89,7 @@ def listed(path: Path) -> list[tuple[str, int]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; unpack {URLS[1]} again")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         words = line.split()
         if not words or line.startswith("#"):
             continue
