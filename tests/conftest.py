@@ -46,6 +46,15 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def shared_data() -> Path:
+    """Real data sets beside the checkout, which are no part of the repository."""
+    path = Path(__file__).parents[1].parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("shared/ is not beside this checkout")
+    return path
+
+
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
     """Composes the configuration that a command line would give."""

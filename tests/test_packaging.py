@@ -53,7 +53,7 @@ def imported(path: Path) -> set[str]:
         ("hydra", {"app.py", "config.py"}),
         ("omegaconf", {"app.py", "config.py"}),
         ("torchmetrics", {"metrics.py"}),
-        ("rich", {"loggers.py", "tables.py"}),
+        ("rich", {"loggers.py", "progress.py", "tables.py"}),
         ("matplotlib", {"plots.py", "plots_look.py"}),
     ],
 )

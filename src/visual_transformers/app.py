@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visual_transformers import cost_report, explain, export, predict, profile, runner
+from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
 from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError
 from visual_transformers.models import weights
@@ -30,8 +30,11 @@ MODES = {
     "explain": explain.explain,
     "export": export.export,
     "profile": profile.profile,
+    "check_data": check_data.check_data,
 }
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
+TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
+"""Modes that are about the model of the run in whose folder they leave their results."""
 LONGEST_NAME = 80
 EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
 """Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
@@ -45,7 +48,7 @@ def run(cfg: DictConfig) -> float | None:
     directory = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     check_sweep_files(overrides, hydra_config.mode)
-    if cfg.get("mode") in USES_A_TRAINED_MODEL:
+    if cfg.get("mode") in TAKES_A_RUN_S_SETTINGS:
         file = OmegaConf.select(cfg, "weights.file") or RunDirectory(directory).best
         adopt(cfg, trained_settings(str(file)) or {}, overrides)
     config = checked(cfg)
@@ -134,7 +137,7 @@ def quoted(argument: str) -> str:
     return f"{key}='" + value.replace("'", "\\'") + "'"
 
 
-PATHS = ("input", "weights.file", "data.root", "name")
+PATHS = ("input", "weights.file", "data.root", "data.exclude", "name")
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:

@@ -32,6 +32,24 @@ class BadFileError(DataError):
         return f"{path}: {problem}"
 
 
+class MissingMasksError(DataError):
+    """Images of a split have no mask; `pairs` holds each of them and the file that should be its mask.
+
+    Args:
+        pairs: images and masks, at least one.
+        images: how many images the split has.
+    """
+
+    def __init__(self, pairs: list[tuple[Path, Path]], images: int):
+        super().__init__(pairs, images)
+        self.pairs = pairs
+
+    def __str__(self) -> str:
+        pairs, images = self.args
+        image, mask = pairs[0]
+        return f"{len(pairs)} of {images} images have no mask; the first is {image}, which needs {mask}"
+
+
 class WeightsError(UserError):
     """A weight file does not fit the model, or cannot be read."""
 

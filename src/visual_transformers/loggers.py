@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from visual_transformers import atomic, plots
+from visual_transformers.progress import bar
 from visual_transformers.tables import csv_text
 
 Record = dict[str, Any]
@@ -94,8 +95,7 @@ class Console:
         self.bar: Progress | None = None
         self.printed = time.monotonic()
         if self.progress == "bar" or (self.progress == "auto" and self.console.is_terminal):
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=self.console)
+            self.bar = bar(self.console)
             self.row = self.bar.add_task("training", total=run.total_steps, completed=run.step)
             self.bar.start()
 

@@ -16,15 +16,6 @@ def _seed() -> None:
 
 
 @pytest.fixture
-def shared_data() -> Path:
-    """Real data sets beside the checkout, which are no part of the repository."""
-    path = Path(__file__).parents[2].parent / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip("shared/ is not beside this checkout")
-    return path
-
-
-@pytest.fixture
 def write() -> Write:
     """`write(path, pixels)` saves an array or a PIL image, making the folders it needs; returns the path."""
 

@@ -83,6 +83,20 @@ def test_what_a_file_says_can_be_read_alone(tmp_path: Path, name: str) -> None:
     assert weights.read_about(path) == weights.read(path).about == about
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_file_of_torchs_says_is_read_without_its_tensors_where_the_format_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    content, mapped = {"model": Tiny().state_dict(), "classes": CLASSES}, []
+    torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *given, **options: mapped.append(options["mmap"]) or load(*given, **options)
+    )
+    assert weights.read_about(tmp_path / "model.pt") == {"classes": CLASSES}
+    assert mapped == [zipped]
+
+
 def test_saved_file_is_plain_safetensors(tmp_path: Path) -> None:
     model = Tiny()
     weights.save(tmp_path / "model.safetensors", model, {"classes": CLASSES})
@@ -517,6 +531,22 @@ def test_published_bottlenecks_are_refused_where_the_stride_is_in_the_first_conv
     before = state(model)
     assert "set model.stride_in_1x1=false" in message(model, file, backbone_only=True)
     assert_same(state(model), before)
+
+
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_a_backbone_of_torchvisions_segmenters_brings_a_note_that_it_is_dilated(auxiliary: bool) -> None:
+    with torch.device("meta"):
+        theirs = torchvision.models.segmentation.fcn_resnet50(
+            weights=None, weights_backbone=None, aux_loss=auxiliary, num_classes=3
+        )
+    theirs.to_empty(device="cpu")
+    loaded = weights.load(panoptic_fpn(num_classes=3), given(theirs), backbone_only=True, classes=CLASSES)
+    assert any("dilated" in note for note in loaded.notes)
+
+
+def test_an_fpn_of_ours_brings_no_note_that_it_is_dilated() -> None:
+    model = panoptic_fpn(num_classes=3, backbone="resnet18")
+    assert weights.load(model, given(model), backbone_only=True, classes=CLASSES).notes == []
 
 
 def test_resnet_loads_the_backbone_of_an_fpn() -> None:

@@ -74,6 +74,11 @@ class CocoStuff(MaskData):
         """Official ids of the label set that the settings name."""
         return IDS[settings.get("label_set", cls.label_set)]
 
+    @classmethod
+    def known_classes(cls, settings: dict[str, Any]) -> list[str]:
+        """Class names of the label set that the settings name."""
+        return [names()[i] for i in cls.category_ids(settings)]
+
     @property
     def classes(self) -> list[str]:
         """The label set's class names."""
@@ -83,7 +88,8 @@ class CocoStuff(MaskData):
         """Image and mask files of `train` or `val`; `test` is `val`, for COCO's test masks were never published."""
         train = split == "train"
         images, masks = (self.train_images, self.train_masks) if train else (self.val_images, self.val_masks)
-        files, mask_files = pair(Path(self.root) / images, Path(self.root) / masks, self._layout())
+        root = Path(self.root)
+        files, mask_files = pair(root / images, root / masks, self._layout(), excluded=self.excluded)
         return files, MaskFiles(mask_files, self.table())
 
     def table(self) -> LabelTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.data.decoding import EncodedImage
+from visual_transformers.data.exclusion import absolute
 from visual_transformers.data.files import IMAGE_SUFFIXES, folder, read_image, read_mask
 from visual_transformers.data.index import FileIndex
 from visual_transformers.data.listing import files_below
 from visual_transformers.data.module import FileData, Preparation, spread
 from visual_transformers.data.samples import MaskedImages, MaskedView, Masks
 from visual_transformers.data.transforms import IGNORE, whole_image
-from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.errors import BadFileError, DataError, MissingMasksError
 
 INVALID = -1
 """Entry of a label table for values that a mask must not hold."""
@@ -79,11 +80,14 @@ class MaskFiles:
         return MaskFiles(self.files.subset(places), self.table)
 
 
-def pair(images: Path, masks: Path, layout: str, mask_suffix: str = ".png") -> tuple[FileIndex, FileIndex]:
-    """The images of a folder, and beside each the mask of the same name.
+def pair(
+    images: Path, masks: Path, layout: str, mask_suffix: str = ".png", excluded: Set[str] = frozenset()
+) -> tuple[FileIndex, FileIndex]:
+    """The images of a folder, and beside each the mask of the same name; those `excluded` may be without one.
 
     Raises:
-        DataError: if a folder or a mask is missing, or there are no images.
+        MissingMasksError: if others are.
+        DataError: if a folder is missing, or there are no images.
     """
     folder(images, layout)
     folder(masks, layout)
@@ -92,9 +96,9 @@ def pair(images: Path, masks: Path, layout: str, mask_suffix: str = ".png") -> t
         raise DataError(f"{images}: holds no images; expected the layout\n{layout}")
     needed = [f"{name.rsplit('.', 1)[0]}{mask_suffix}" for name in names]
     present = set(files_below(masks, (mask_suffix.lower(),)))
-    if missing := [place for place, name in enumerate(needed) if name not in present]:
-        image, mask = images / names[missing[0]], masks / needed[missing[0]]
-        raise DataError(f"{len(missing)} of {len(names)} images have no mask; the first is {image}, which needs {mask}")
+    alone = [(images / name, masks / mask) for name, mask in zip(names, needed, strict=True) if mask not in present]
+    if missing := [files for files in alone if not excluded & set(map(absolute, files))]:
+        raise MissingMasksError(missing, len(names))
     return FileIndex(images, names), FileIndex(masks, needed)
 
 
@@ -206,7 +210,7 @@ class MaskFolder(MaskData):
         }
         images, masks = folders[split]
         root = Path(self.root)
-        files, mask_files = pair(root / images, root / masks, self._layout(), self.mask_suffix)
+        files, mask_files = pair(root / images, root / masks, self._layout(), self.mask_suffix, self.excluded)
         return files, MaskFiles(mask_files, self.table())
 
     def table(self) -> LabelTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from visual_transformers.data.exclusion import absolute, excluded_files
 from visual_transformers.data.samples import FileSamples
 from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import BadFileError, DataError
@@ -98,6 +98,11 @@ class DataModule(ABC):
         """What becomes of the samples of a split that cannot be read: the first one is an error."""
         return BadFiles(len(samples))
 
+    @classmethod
+    def known_classes(cls, settings: dict[str, Any]) -> list[str] | None:
+        """Names of the classes where the settings alone tell them; None where that takes the data set's files."""
+        return None
+
     def check(self, samples: Samples) -> None:
         """Look at one of the sets above before any work starts.
 
@@ -153,26 +158,6 @@ class FileData(DataModule):
                 if not bad.allowed:
                     raise
                 bad.skip(error)
-
-
-def excluded_files(list_path: str | None) -> set[str]:
-    """The absolute paths in a list of files, whose lines may be relative to the list's own folder; # begins a comment.
-
-    Raises:
-        DataError: if the list is not there.
-    """
-    if list_path is None:
-        return set()
-    path = Path(list_path).expanduser()
-    if not path.is_file():
-        raise DataError(f"data.exclude={list_path}: no such file; mode=check_data writes one")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return {absolute(path.parent / line) for line in lines if line and not line.startswith("#")}
-
-
-def absolute(path: str | Path) -> str:
-    """A file's absolute path, with its links left as they are."""
-    return os.path.abspath(path)  # noqa: PTH100 (`resolve` would follow links, and ask the disk for each of them)
 
 
 def spread(length: int, count: int) -> list[int]:

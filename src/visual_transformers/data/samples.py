@@ -42,6 +42,13 @@ class FileSamples(ABC):
             BadFileError: if a mask cannot be used.
         """
 
+    def check_size(self, index: int, target: int | NDArray[np.uint8], size: tuple[int, int]) -> None:  # noqa: B027
+        """See that a target fits an image of that size (H, W), as a class always does.
+
+        Raises:
+            BadFileError: if it does not.
+        """
+
     def origins(self, index: int) -> list[str]:
         """The files that a sample is made of, for messages and lists."""
         return [str(self.images[index])]
@@ -109,17 +116,22 @@ class MaskedImages(FileSamples):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image = EncodedImage(self.images[index])
         labels = self.target(index)
-        if (image.height, image.width) != labels.shape:
-            raise BadFileError(
-                self.masks.origin(index),
-                f"the mask has {labels.shape[1]} x {labels.shape[0]} pixels and its image {image.path} "
-                f"{image.width} x {image.height}; they must be equal",
-            )
+        self.check_size(index, labels, (image.height, image.width))
         return self.view(image, tv_tensors.Mask(torch.from_numpy(labels)))
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Class indices (H, W)."""
         return self.masks.labels(index)
+
+    def check_size(self, index: int, target: int | NDArray[np.uint8], size: tuple[int, int]) -> None:
+        """Compare a mask (H, W) with the size of its image."""
+        shape = np.shape(target)
+        if shape != size:
+            raise BadFileError(
+                self.masks.origin(index),
+                f"the mask has {shape[1]} x {shape[0]} pixels and its image {self.images[index]} "
+                f"{size[1]} x {size[0]}; they must be equal",
+            )
 
     def origins(self, index: int) -> list[str]:
         """The image and its mask."""

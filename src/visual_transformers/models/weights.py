@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
-    """What is said of weights, by the keys of `ABOUT`; a safetensors file's tensors are not read.
+    """What is said of weights, by the keys of `ABOUT`; tensors are read of files in torch's old format alone.
 
     Of what torchvision publishes under a name it is the configuration that the name stands for: nothing is fetched.
 
@@ -86,9 +87,9 @@ def read_about(path: str | Path) -> dict[str, Any]:
     """
     if is_published(path):
         return {"config": published.settings(str(path))}
-    path = Path(path)
+    path = _existing(path)
     if path.suffix != ".safetensors":
-        return read(path).about
+        return _from_content(path, _unpickled(path, mmap=zipfile.is_zipfile(path)), {}).about
     with _blaming(path), safe_open(path, "pt") as opened:
         return WeightFile(path, {}, _metadata(opened)).about
 
@@ -105,16 +106,29 @@ def read(path: str | Path) -> WeightFile:
     if is_published(path):
         weights = published.fetch(str(path))
         return _from_content(Path(weights.name), weights.content, {"classes": weights.classes})
-    path = Path(path)
-    if not path.is_file():
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        return _from_content(path, _unpickled(path, mmap=False), {})
+    with _blaming(path), safe_open(path, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return WeightFile(path, tensors, _metadata(opened))
+
+
+def _existing(path: str | Path) -> Path:
+    """The path, if there is such a file.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    if not Path(path).is_file():
         raise WeightsError(f"weights={path}: no such file")
+    return Path(path)
+
+
+def _unpickled(path: Path, *, mmap: bool) -> Any:
+    """What torch saved; with `mmap` its tensors stay on the disk until they are used, unchecked."""
     with _blaming(path):
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as opened:
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                return WeightFile(path, tensors, _metadata(opened))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    return _from_content(path, content, {})
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 @contextmanager
@@ -174,7 +188,7 @@ def load(
     """
     file, whole = renamed(weights.tensors), model.state_dict()
     given = matched(file.tensors, whole)
-    notes = [*weights.notes, *_notes_on_strides(model, weights, file)]
+    notes = [*weights.notes, *_notes_on_strides(model, weights, file), *_notes_on_dilation(file)]
     if backbone_only:
         wanted = _backbone(model, whole, given, file)
         chosen = {name: tensor for name, tensor in given.items() if name in wanted}
@@ -255,6 +269,17 @@ def _notes_on_strides(model: nn.Module, weights: WeightFile, file: NamedTensors)
         if theirs == ours
         else [f"their bottlenecks have the stride in {PLACES[theirs]}, the model's in {PLACES[ours]}"]
     )
+
+
+def _notes_on_dilation(file: NamedTensors) -> list[str]:
+    """Say that a backbone is of one of torchvision's segmenters, which only the names of their heads show."""
+    heads = {name.split(".")[0] for name in file.tensors if not name.startswith("backbone.")}
+    if file.origin != "plain" or not heads or not heads <= {"classifier", "aux_classifier"}:
+        return []
+    return [
+        "these are one of torchvision's segmenters, whose last two stages are dilated where the model's have strides: "
+        "its features will not be those that they learned"
+    ]
 
 
 OUR_SEGMENTERS = ("pyramid.", "branch.")

@@ -18,7 +18,7 @@ from visual_transformers.metrics import Scores
 
 FORMAT = 2
 FREE_TO_CHANGE = (
-    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile",
+    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
     "training.log_every", "training.samples",
     "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
     "hardware.device", "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads",

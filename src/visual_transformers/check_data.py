@@ -1,0 +1,113 @@
+"""`mode=check_data`: every sample of every split looked at before training, and a list of the files to leave out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+from torch.utils.data import Dataset
+
+from visual_transformers import check_data_report
+from visual_transformers.check_data_report import Split
+from visual_transformers.config import build
+from visual_transformers.data.exclusion import absolute, excluded_files, write_exclusions
+from visual_transformers.data.findings import Findings
+from visual_transformers.data.inspection import MISSING_MASK, Fault, inspect
+from visual_transformers.data.loading import Loading, seeded
+from visual_transformers.data.module import DataModule, FileData, Samples
+from visual_transformers.data.samples import FileSamples
+from visual_transformers.errors import DataError, MissingMasksError
+from visual_transformers.progress import progress
+from visual_transformers.settings import Config
+
+PORTION = 32
+"""Samples that a process looks at before it reports: few enough to be waited for after Ctrl-C."""
+
+
+def check_data(cfg: Config, directory: Path) -> None:
+    """Look at the whole data set, and leave a report and the list of bad files in `check_data/`.
+
+    Raises:
+        DataError: if the folders are not as expected or, when all is written, if there are files that cannot be used.
+    """
+    data: DataModule = build(cfg.data, "data")
+    workers = joblib.cpu_count() if cfg.check_data.workers is None else cfg.check_data.workers
+    splits = [
+        Split(name, samples, walk(name, samples, len(data.classes), workers, cfg.seed), missing)
+        for name, (samples, missing) in opened(data).items()
+    ]
+    directory = directory / "check_data"
+    report = check_data_report.write(directory, cfg.data, data, splits)
+    faults = [fault for split in splits for fault in split.faults]
+    reasons = {fault.file: f"{fault.kind}: {fault.problem}" for fault in faults}
+    known = excluded_files(cfg.data.get("exclude"))
+    write_exclusions(directory / "excluded.txt", reasons | dict.fromkeys(sorted(known), "excluded before"))
+    check_data_report.show(report, directory)
+    if faults:
+        raise DataError(
+            f"files that cannot be used: {len(reasons)}; {directory / 'report.md'} says why. Replace them, or train "
+            f"without them: data.exclude={absolute(directory / 'excluded.txt')}"
+        )
+
+
+def opened(data: DataModule) -> dict[str, tuple[Samples, list[Fault]]]:
+    """The samples of each split with what is missing among them; `test` only where it is another split than `val`."""
+    splits = {"train": with_masks(data, data.train_set), "val": with_masks(data, data.val_set)}
+    if type(data).test_set is not DataModule.test_set:
+        test = with_masks(data, data.test_set)
+        if not same_files(test[0], splits["val"][0]):
+            splits["test"] = test
+    return splits
+
+
+def with_masks(data: DataModule, open_set: Callable[[], Samples]) -> tuple[Samples, list[Fault]]:
+    """A split without the images that lack a mask, as if they were excluded, and those images."""
+    try:
+        return open_set(), []
+    except MissingMasksError as error:
+        assert isinstance(data, FileData)
+        data.excluded |= {absolute(image) for image, _ in error.pairs}
+        return open_set(), [Fault(MISSING_MASK, str(image), f"it needs {mask}") for image, mask in error.pairs]
+
+
+def same_files(one: Samples, other: Samples) -> bool:
+    """Whether two sets are of the same images."""
+    assert isinstance(one, FileSamples)
+    assert isinstance(other, FileSamples)
+    return list(one.images) == list(other.images)
+
+
+def walk(name: str, samples: Samples, classes: int, workers: int, seed: int) -> Findings:
+    """What is found of all samples of a split; `workers` processes share the work, 0 for this one alone."""
+    found, portions = Findings(len(samples), classes), Portions(samples, classes, seed)
+    loader = Loading(min(workers, len(portions))).loader(portions, batch_size=None)
+    with progress(f"checking {name}", len(samples)) as advance:
+        for portion in loader:
+            found.add(portion)
+            advance(len(portion))
+    return found
+
+
+class Portions(Dataset[Findings]):
+    """A split cut into portions, each of which is looked at as a whole, so that processes hand on sums.
+
+    Samples that are drawn, not read, are those of the first epoch with this `seed`.
+    """
+
+    def __init__(self, samples: Samples, classes: int, seed: int):
+        self.samples, self.classes, self.seed = samples, classes, seed
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // PORTION)
+
+    def __getitem__(self, number: int) -> Findings:
+        places = range(len(self.samples))[number * PORTION : (number + 1) * PORTION]
+        found = Findings(len(places), self.classes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of which the report says what matters
+            for place in places:
+                with seeded(self.seed, 0, place):
+                    found.take(inspect(self.samples, place))
+        return found

@@ -1,0 +1,48 @@
+"""Lists of files that a data set leaves out: what `mode=check_data` writes and `data.exclude` reads.
+
+One path a line, absolute or relative to the list's own folder; an empty line, or one that begins with #, is a comment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from visual_transformers import atomic
+from visual_transformers.errors import DataError
+
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""So that names of any bytes go into a list and come out of it as they were."""
+
+
+def excluded_files(list_path: str | None) -> set[str]:
+    """The absolute paths in a list of files; none without a list.
+
+    Raises:
+        DataError: if the list is not there.
+    """
+    if list_path is None:
+        return set()
+    path = Path(list_path).expanduser()
+    if not path.is_file():
+        raise DataError(f"data.exclude={list_path}: no such file; mode=check_data writes one")
+    text = path.read_text(**ENCODING)
+    lines = (line.strip() for line in text.split("\n"))  # `splitlines` would split names that hold rarer separators
+    return {absolute(path.parent / line) for line in lines if line and not line.startswith("#")}
+
+
+def write_exclusions(path: Path, reasons: dict[str, str]) -> None:
+    """Write a list of files, with the reason of each as a comment above it.
+
+    Paths are absolute, so that the list can be moved, and no name's own # begins a line.
+    """
+    lines = ["# Files to leave out: data.exclude=<this list>"]
+    for file, reason in reasons.items():
+        lines += [f"# {' '.join(reason.split())}", absolute(file)]
+    text = "\n".join(lines) + "\n"
+    atomic.write(path, lambda temporary: temporary.write_text(text, **ENCODING))
+
+
+def absolute(path: str | Path) -> str:
+    """A file's absolute path, with its links left as they are."""
+    return os.path.abspath(path)  # noqa: PTH100 (`resolve` would follow links, and ask the disk for each of them)

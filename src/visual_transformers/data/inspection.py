@@ -1,0 +1,164 @@
+"""What is wrong with a sample, or only peculiar: a stricter look at its files than training takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from visual_transformers.data.files import content, decoded, opened, rgb
+from visual_transformers.data.module import Samples
+from visual_transformers.data.samples import FileSamples
+from visual_transformers.errors import BadFileError
+
+BAD_IMAGE = "image cannot be used"
+BAD_MASK = "mask cannot be used"
+MISSING_MASK = "image has no mask"
+DIGEST_BYTES = 16
+
+
+class Fault(NamedTuple):
+    """Why a file cannot be used: one of the three kinds above, the file, and what is wrong with it."""
+
+    kind: str
+    file: str
+    problem: str
+
+
+class Note(IntFlag):
+    """What is peculiar about an image; a bit each, so that a byte a sample says it all."""
+
+    NONE = 0
+    UNUSABLE = 1
+    GRAYSCALE = 2
+    CMYK = 4
+    TURNED = 8
+
+
+@dataclass
+class Inspected:
+    """What was found of one sample.
+
+    Args:
+        faults: why it cannot be used; empty if it can.
+        notes: what is peculiar about its image.
+        digest: a hash of the image file's bytes, or of the pixels of an image that is no file.
+        picture: the image in RGB, at its own size.
+        target: its class, or the classes of its pixels (H, W).
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: Note = Note.NONE
+    digest: bytes = bytes(DIGEST_BYTES)
+    picture: Image.Image | None = None
+    target: int | NDArray[np.uint8] | None = None
+
+    @contextmanager
+    def blaming(self, kind: str, file: str) -> Iterator[None]:
+        """Keep what goes wrong inside as a fault of the file.
+
+        Decoders meet damage with exceptions of any class, and none of them may end the walk.
+        """
+        try:
+            yield
+        except BadFileError as error:
+            self._blame(kind, error.path, error.args[1])
+        except Exception as error:
+            self._blame(kind, file, f"cannot be read ({type(error).__name__}: {error}); replace or remove the file")
+
+    def _blame(self, kind: str, file: str, problem: str) -> None:
+        self.faults.append(Fault(kind, file, problem))
+        self.notes |= Note.UNUSABLE
+
+
+def inspect(samples: Samples, index: int) -> Inspected:
+    """Look at one sample: all of its files, whatever is wrong with one of them."""
+    found = Inspected()
+    if isinstance(samples, FileSamples):
+        _inspect_files(samples, index, found)
+    else:
+        image, target = samples[index]
+        found.picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        found.digest = digest(found.picture.tobytes())
+        found.target = target if isinstance(target, int) else target.numpy()
+    return found
+
+
+def _inspect_files(samples: FileSamples, index: int, found: Inspected) -> None:
+    """Read image and target, each whether or not the other can be read, then compare them."""
+    image_file, target_file = str(samples.images[index]), samples.origins(index)[-1]
+    with found.blaming(BAD_IMAGE, image_file):
+        encoded = content(image_file)
+        found.digest = digest(encoded)
+        image = opened(encoded, image_file)
+        found.picture = strictly_decoded(encoded, image, image_file)
+        found.notes |= notes(image)
+    with found.blaming(BAD_MASK, target_file):
+        found.target = samples.target(index)
+        if found.picture:
+            samples.check_size(index, found.target, (found.picture.height, found.picture.width))
+
+
+def digest(data: bytes) -> bytes:
+    """A hash that no two different files of a data set share."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def notes(image: Image.Image) -> Note:
+    """What the header of a decoded image tells; Pillow would read a PNG whole for its EXIF data."""
+    found = Note.NONE
+    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
+        found |= Note.GRAYSCALE
+    if image.mode == "CMYK":
+        found |= Note.CMYK
+    if orientation(image) != 1:
+        found |= Note.TURNED
+    return found
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 for upright; 1 too where there is none, or none that can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata, of any kind: the suite reads none, so it does no harm
+        return 1
+
+
+def strictly_decoded(encoded: bytes, image: Image.Image, path: str) -> Image.Image:
+    """The RGB pixels of an opened image from its file's bytes.
+
+    libjpeg reads on where a JPEG file is damaged, paints something grey or shifted, and warns; Pillow passes over that.
+
+    Raises:
+        BadFileError: if it is truncated or damaged, be it by a warning alone.
+    """
+    warning = None
+    if image.format in ("JPEG", "MPO") and _known_to_simplejpeg(encoded):
+        try:
+            pixels = simplejpeg.decode_jpeg(encoded)
+        except ValueError as error:
+            warning = error
+        else:
+            if image.mode != "CMYK":  # whose conversion is Pillow's, as in training
+                return Image.fromarray(pixels)
+    picture = rgb(decoded(image, path))
+    if warning:
+        raise BadFileError(path, f"is damaged, for libjpeg reads it with a warning ({warning}); replace or remove it")
+    return picture
+
+
+def _known_to_simplejpeg(encoded: bytes) -> bool:
+    """Whether it can read such a file at all: it refuses rare kinds of subsampling, which are no damage."""
+    try:
+        simplejpeg.decode_jpeg_header(encoded, strict=False)
+    except (ValueError, KeyError):
+        return False
+    return True
