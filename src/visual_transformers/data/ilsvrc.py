@@ -13,9 +13,9 @@ from scipy.io import loadmat
 
 from visual_transformers.data.class_folders import in_class_order
 from visual_transformers.data.classified import LabelledFiles, first
+from visual_transformers.data.exclusion import absolute
 from visual_transformers.data.files import IMAGE_SUFFIXES
 from visual_transformers.data.listing import files_below
-from visual_transformers.data.module import absolute
 from visual_transformers.errors import DataError
 
 HOMES = (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
