@@ -1,15 +1,18 @@
 """ILSVRC2012 as it is published: a flat validation folder, whose labels come from Kaggle's file or the devkit's."""
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torchvision.datasets.imagenet
 from numpy.typing import NDArray
 from scipy.io import savemat
 
 from visual_transformers.data import ImageNet
+from visual_transformers.data.ilsvrc import from_devkit
 from visual_transformers.errors import DataError
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]
@@ -49,7 +52,7 @@ def devkit(folder: Path, truth: list[str] = TRUTH) -> Path:
     path = folder / "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"{NUMBERS[wnid]}\n" for wnid in truth))
-    rows = [(number, wnid, "words", "gloss", 0) for wnid, number in NUMBERS.items()]
+    rows: list[Any] = [(float(number), wnid, "words", "gloss", 0) for wnid, number in NUMBERS.items()]
     rows.append((1001, "n00001740", "entity", "gloss", 2))
     kinds: Any = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")]
     savemat(path.with_name("meta.mat"), {"synsets": np.array(rows, kinds)[:, None]})
@@ -96,6 +99,16 @@ def test_every_image_has_its_published_class(
     assert found(data) == EXPECTED
     assert [path.parent.name for path in data.train_set().images] == WNIDS
     data.check(data.val_set())
+
+
+def test_the_devkit_is_read_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = devkit(tmp_path)
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+        archive.add(path.parents[1], path.parents[1].name)
+    monkeypatch.setattr(torchvision.datasets.imagenet, "_verify_archive", lambda *_: None)
+    torchvision.datasets.imagenet.parse_devkit_archive(tmp_path)
+    wnids = torchvision.datasets.imagenet.load_meta_file(tmp_path)[1]
+    assert list(from_devkit(path).wnids.values()) == wnids == TRUTH
 
 
 @pytest.mark.parametrize("val", [None, "val_flat"])
@@ -173,6 +186,12 @@ def test_a_wrong_line_of_kaggles_file_is_named(flat: Flat, line: str) -> None:
     path = solution(home := flat())
     path.write_text(path.read_text() + line + "\nILSVRC2012_val_00000004,n01440764 1 2 3 4\n")
     assert message(home).startswith(f"{path}, line 6: {line!r} is not NAME,WNID")
+
+
+def test_a_solution_that_is_no_text_is_named(flat: Flat) -> None:
+    path = solution(home := flat())
+    path.write_bytes(b"ImageId\n\xff\xfe\n")
+    assert message(home).startswith(f"{path}, line 2: ")
 
 
 @pytest.mark.parametrize("line", ["0", "1001", "dog"])

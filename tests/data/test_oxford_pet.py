@@ -137,6 +137,12 @@ def test_a_listed_image_that_is_not_there_is_named(home: Path, image: str, split
         files(data_set(home), split)
 
 
+def test_an_excluded_image_need_not_be_there(home: Path, tmp_path: Path) -> None:
+    (gone := home / "images/Bengal_12.jpg").unlink()
+    (tmp_path / "gone.txt").write_text(str(gone))
+    assert len(files(data_set(home, exclude=str(tmp_path / "gone.txt")), "test")) == 5
+
+
 def test_an_image_that_cannot_be_read_is_named(home: Path, cut_short: Callable[[Path], None]) -> None:
     cut_short(home / "images/Bengal_12.jpg")
     data = data_set(home, image_size=16, eval_resize=16)

@@ -14,12 +14,14 @@ def parted(files: LabelledFiles, share: float, seed: int) -> tuple[LabelledFiles
     The parts are a function of the seed and of how many files each class has, and keep the order of the files.
 
     Raises:
-        DataError: if the share is none, or a class has but one image.
+        DataError: if the share is none, the seed is negative, or a class has but one image.
     """
     if not 0 < share < 1:
         raise DataError(
             f"data.val_share={share}: must be above 0 and below 1, for it is a share of the training images"
         )
+    if seed < 0:
+        raise DataError(f"data.seed={seed}: must be at least 0")
     held = np.zeros(len(files.names), bool)
     for label in np.unique(files.labels):
         places = np.flatnonzero(files.labels == label)

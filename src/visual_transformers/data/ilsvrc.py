@@ -111,7 +111,7 @@ def from_solution(path: Path) -> Truth:
         DataError: naming the line that is not so.
     """
     wnids = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines()[1:], start=2):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[1:], start=2):
         if not (found := re.match(r"(\w+),(n\d{8})(?!\S)", line)):
             raise DataError(
                 f"{path}, line {number}: {line[:60]!r} is not NAME,WNID X Y X Y ... as in Kaggle's file; "
@@ -129,7 +129,7 @@ def from_devkit(path: Path) -> Truth:
     """
     wnid_of = numbered_classes(path.with_name("meta.mat"))
     wnids = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split(), start=1):
         if line not in wnid_of:
             raise DataError(
                 f"{path}, line {number}: {line[:60]!r} is no class of {path.with_name('meta.mat')}; fetch both again"
@@ -149,6 +149,7 @@ def numbered_classes(path: Path) -> dict[str, str]:
     try:
         synsets: Any = loadmat(path, squeeze_me=True)["synsets"]
         columns = (synsets[name].tolist() for name in ("ILSVRC2012_ID", "WNID", "num_children"))
-        return {str(number): str(wnid) for number, wnid, children in zip(*columns, strict=True) if children == 0}
+        rows = zip(*columns, strict=True)
+        return {str(int(number)): str(wnid) for number, wnid, children in rows if children == 0}
     except Exception as error:  # scipy meets damaged files with many kinds, of zlib and struct among them
         raise DataError(f"{path}: is not the devkit's ({type(error).__name__}: {error}); fetch it again") from error

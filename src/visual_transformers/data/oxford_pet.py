@@ -11,6 +11,7 @@ from torchvision import datasets
 
 from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split, first
 from visual_transformers.data.download import ensure
+from visual_transformers.data.exclusion import absolute
 from visual_transformers.data.held_out import parted
 from visual_transformers.data.listing import files_below
 from visual_transformers.errors import DataError
@@ -64,17 +65,18 @@ class OxfordPet(ClassifiedData):
         """The images that a list names; of `trainval` the part that is asked for.
 
         Raises:
-            DataError: if one is not there.
+            DataError: if one is not there that is not to exclude.
         """
-        listed = self.lists[LISTS[split]]
-        names = [f"{name}.jpg" for name, _ in listed]
-        if missing := sorted(set(names) - set(files_below(self.images, (".jpg",)))):
+        lines = self.lists[LISTS[split]]
+        names = [f"{name}.jpg" for name, _ in lines]
+        absent = sorted(set(names) - set(files_below(self.images, (".jpg",))))
+        if missing := [name for name in absent if absolute(self.images / name) not in self.excluded]:
             raise DataError(
                 f"{self.images}: {len(missing)} of the {len(names)} images in {LISTS[split]} are not there: "
-                f"{first(missing)}; unpack {URLS[0]} again"
+                f"{first(missing)}; unpack {URLS[0]} again, or name them in the file of data.exclude"
             )
         index_of = {label: index for index, label in enumerate(self.breeds)}
-        files = LabelledFiles(self.images, names, np.array([index_of[label] for _, label in listed], np.int32))
+        files = LabelledFiles(self.images, names, np.array([index_of[label] for _, label in lines], np.int32))
         if split == "test":
             return files
         return parted(files, self.val_share, self.seed)[split == "val"]
@@ -89,7 +91,7 @@ def listed(path: Path) -> list[tuple[str, int]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; unpack {URLS[1]} again")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         words = line.split()
         if not words or line.startswith("#"):
             continue
