@@ -26,7 +26,7 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("mode=tarin", ["mode=tarin", "train, test"]),
         ("hardware.precision=fp8", ["hardware.precision=fp8", "fp32, bf16, fp16"]),
         ("task.metric=mIoU", ["task.metric=mIoU", "top1, top5"]),
-        ("training.epochs=0", ["training.epochs=0", "at least 1"]),
+        ("training.epochs=0", ["training.epochs=0: must be at least 1"]),
         ("training.clip_norm=0", ["training.clip_norm=0", "above 0"]),
         ("task.label_smoothing=1", ["task.label_smoothing=1", "below 1"]),
         ("predict.top=0", ["predict.top=0", "at least 1"]),
@@ -43,7 +43,7 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("data=imagenet", ["data.root is not set"]),
         ("+model.num_classes=3", ["model.num_classes", "given by the suite"]),
         ("model=vt_fpn", ["vt_fpn is for segmentation", "task=segmentation"]),
-        ("data=digit_scenes", ["DigitScenes is for segmentation", "task=segmentation"]),
+        ("data=digit_scenes", ["DigitScenes is for segmentation", "task=segmentation", "choose a data set for"]),
         ("model._target_=null", ["model._target_"]),
         ("optimizer._target_=5", ["optimizer._target_=5"]),
         ("training=5", ["training=5", "expected a group of keys"]),
@@ -76,6 +76,19 @@ def test_a_wrong_setting_is_refused_by_name_with_what_was_expected(composed, ove
     with pytest.raises(ConfigError) as refused:
         checked(composed(override))
     assert all(word in str(refused.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("override", "ends"), [("training.epochs=0", "at least 1"), ("optimizer.lr=0", "above 0, and finite")]
+)
+def test_an_integer_is_not_asked_to_be_finite(composed, override, ends):
+    with pytest.raises(ConfigError, match=f"{ends}$"):
+        checked(composed(override))
+
+
+def test_a_group_is_named_by_its_option_where_that_is_known(composed):
+    with pytest.raises(ConfigError, match=r"^model=resnet18 is for classification"):
+        checked(composed("task=segmentation", "model=resnet18"), {"model": "resnet18"})
 
 
 @pytest.mark.parametrize(

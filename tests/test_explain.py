@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from visual_transformers import explain
+from visual_transformers import explain, plots_look
 from visual_transformers.config import build
 from visual_transformers.errors import DataError, RunError
 from visual_transformers.models import panoptic_fpn, resnet18, weights
@@ -204,6 +204,19 @@ def test_only_sheets_that_are_named_in_the_folder_are_an_earlier_command_s(tmp_p
     assert explain.earlier_sheets(tmp_path / "explain") == []
 
 
+def test_the_colours_of_a_nearly_uniform_map_are_not_stretched():
+    uniform = np.full((6, 6), 1 / 36)
+    nearly = uniform + np.linspace(-1e-6, 1e-6, 36).reshape(6, 6)
+    for heat in (uniform, nearly):
+        assert plots_look.colour_range(heat) == pytest.approx((0, 2 / 36), abs=1e-12)
+
+
+def test_the_colours_of_a_map_with_a_peak_range_over_its_own_values():
+    peaked = np.full((6, 6), 0.01)
+    peaked[2, 3] = 0.65
+    assert plots_look.colour_range(peaked) == (0.01, 0.65)
+
+
 @pytest.mark.parametrize("model", [resnet18(num_classes=3), panoptic_fpn(num_classes=3, backbone="resnet18")])
 def test_a_model_without_visual_tokens_is_refused(model):
     with pytest.raises(RunError, match=f"{type(model).__name__} has none"):
@@ -213,7 +226,7 @@ def test_a_model_without_visual_tokens_is_refused(model):
 def test_unreadable_files_are_skipped_and_said_when_the_others_are_done(tiny, tmp_path):
     photo(tmp_path / "in/b.png")
     (tmp_path / "in/a.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"1 of 2 files were skipped(.|\n)*a\.png"):
+    with pytest.raises(DataError, match=r"1 of 2 files was skipped, the others are done:(.|\n)*a\.png"):
         explain.explain(command(tiny, tmp_path, "model.tokens=2"), tmp_path / "run")
     [said] = json.loads((tmp_path / "run/explain/explain.json").read_text())
     assert said["file"].endswith("b.png")

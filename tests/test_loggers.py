@@ -58,6 +58,19 @@ def test_the_console_prints_plain_lines_where_there_is_no_terminal(run, capsys):
     assert "\x1b" not in printed
 
 
+def test_an_epoch_s_line_has_the_loss_and_the_metric_and_no_other_score(run, capsys):
+    with Loggers([Console()], run) as log:
+        log.record(epoch(2, 0.5) | {"train/top5": 0.9, "val/top5": 0.8})
+    assert "train/loss 1  train/top1 0.5  val/loss 1  val/top1 0.5\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("pace", "said"), [(0.4, "0.4"), (9.9, "9.9"), (10.0, "10"), (123.4, "123")])
+def test_a_slow_pace_has_a_decimal(run, capsys, pace, said):
+    with Loggers([Console(progress="bar")], run) as log:
+        log.record(step(2, 1.0) | {"images_per_second": pace})
+    assert f"  {said} images/s" in capsys.readouterr().out
+
+
 def test_the_console_shows_a_bar_where_it_is_asked_for(run, capsys):
     with Loggers([Console(progress="bar")], run) as log:
         for _ in range(3):

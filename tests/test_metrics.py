@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -121,8 +122,13 @@ def test_top1_and_top5_are_those_of_brute_force():
         assert scores[f"top{k}"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_there_is_no_top5_of_five_classes():
-    assert ClassificationScores(NAMES[:5], IGNORE).names == ["top1"]
+def test_there_is_no_top5_of_five_classes_and_no_warning_that_it_was_not_counted():
+    scores = ClassificationScores(NAMES[:5], IGNORE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        computed = scored(scores, [(torch.randn(8, 5), torch.randint(0, 5, (8,)))]).compute()
+    assert scores.names == ["top1"]
+    assert list(computed) == ["loss", "top1"]
 
 
 def test_counts_survive_a_state_dict(segmentation_batches):

@@ -18,7 +18,7 @@ from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.transforms import whole_image
 from visual_transformers.errors import ConfigError, DataError, RunError
-from visual_transformers.inputs import image_paths, output_names
+from visual_transformers.inputs import image_paths, output_names, skipped
 from visual_transformers.models import weights
 from visual_transformers.predict import check_classes, predict, write_mask
 from visual_transformers.trained import Trained
@@ -138,6 +138,19 @@ def test_a_refused_command_leaves_the_earlier_results(classifier, tmp_path):
     assert json.loads((tmp_path / "run/predict/predictions.json").read_text()) == before
 
 
+@pytest.mark.parametrize(
+    ("count", "files", "said"),
+    [
+        (1, 1, "the only file was skipped"),
+        (3, 3, "all 3 files were skipped"),
+        (1, 3, "1 of 3 files was skipped, the others are done"),
+        (2, 3, "2 of 3 files were skipped, the others are done"),
+    ],
+)
+def test_how_many_files_were_skipped_is_said_in_words(count, files, said):
+    assert skipped(count, files) == said
+
+
 def test_no_validation_images_at_all_are_refused(classifier):
     with pytest.raises(DataError, match=r"training\.samples=0 validation images to show; give more, or input=PATH"):
         classifier("training.samples=0")
@@ -176,7 +189,7 @@ def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter
         return logits(self, images)
 
     monkeypatch.setattr(Trained, "logits", limited)
-    with pytest.raises(DataError, match=r"1 of 3 files were skipped(.|\n)*b\.png: the model cannot take it"):
+    with pytest.raises(DataError, match=r"1 of 3 files was skipped(.|\n)*b\.png: the model cannot take it"):
         segmenter(f"input={tmp_path}/in")
     listed = json.loads((tmp_path / "run/predict/predictions.json").read_text())
     assert [Path(one["file"]).name for one in listed] == ["a.png", "c.png"]
@@ -255,7 +268,7 @@ def test_more_classes_than_a_mask_can_hold_are_refused():
 def test_unreadable_files_are_skipped_and_said_when_the_others_are_done(segmenter, tmp_path):
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/c.png")
     (tmp_path / "in/b.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"1 of 3 files were skipped(.|\n)*b\.png: cannot be read"):
+    with pytest.raises(DataError, match=r"1 of 3 files was skipped(.|\n)*b\.png: cannot be read"):
         segmenter(f"input={tmp_path}/in")
     listed = json.loads((tmp_path / "run/predict/predictions.json").read_text())
     assert [one["mask"] for one in listed] == ["masks/a.png", "masks/c.png"]
@@ -266,7 +279,7 @@ def test_unreadable_files_are_skipped_and_said_when_the_others_are_done(segmente
 def test_a_folder_of_unreadable_files_alone_leaves_an_empty_list_and_an_error(run, request, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="1 of 1 files were skipped"):
+    with pytest.raises(DataError, match="the only file was skipped:"):
         request.getfixturevalue(run)(f"input={tmp_path}/in")
     assert json.loads((tmp_path / "run/predict/predictions.json").read_text()) == []
 

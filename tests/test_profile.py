@@ -8,11 +8,12 @@ import sys
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 from torchvision import models as torchvision_models
 
-from visual_transformers import cost_report, models, profile
+from visual_transformers import cost_report, models, plots, profile
 from visual_transformers.config import checked
 from visual_transformers.cost import (
     Workload,
@@ -233,8 +234,19 @@ def rows_of(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_long_title_stays_within_the_picture(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    plots.cost_by_part(tmp_path / "x.png", "a title that names much hardware, " * 6, {"literal": {"fc": 1}}, {})
+    canvas = FigureCanvasAgg(figures[0])
+    canvas.draw()
+    title = figures[0]._suptitle.get_window_extent()
+    assert title.width > 0.8 * figures[0].bbox.width
+    assert 0 <= title.x0 <= title.x1 <= figures[0].bbox.width
+
+
 def test_a_profile_leaves_its_files_and_no_latency_where_none_is_asked_for(profiled, tmp_path):
-    report = profiled("run", "model=resnet18", "profile.batch_size=2", "name=resnet18-digits-seed0")
+    report = profiled("run", "model=resnet18", "profile.batch_size=2", "name=resnet18")
     assert {path.name for path in (tmp_path / "run" / "profile").iterdir()} == {
         "profile.json", "profile.csv", "profile.md", "profile.png",
     }  # fmt: skip
@@ -264,6 +276,10 @@ def test_a_model_that_reassociates_is_counted_and_timed_as_the_equations_are_too
             assert 0 < time["lower"] <= time["median"] <= time["upper"]
             assert time["measurements"] >= 5
             assert time["images_per_second"] == pytest.approx(1 / time["median"])
+    forms = ("re-associated", "literal")
+    assert list(cost_report.times(report)) == [
+        f"{what}, {form}" for what in ("forward pass", "training step") for form in forms
+    ]
     (row,) = rows_of(tmp_path / "run" / "profile" / "profile.csv")
     assert (row["macs_reassociated"], row["macs_literal"]) == ("21", str(32 * 48 * 21))
 
@@ -301,10 +317,23 @@ def test_jobs_of_an_earlier_sweep_in_the_same_folder_are_not_gathered(profiled, 
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("vt_fpn-digits-seed3", "vt_fpn"), ("my-model", "my-model"), ("resnet18-x", "resnet18-x")]
+    ("name", "expected"),
+    [
+        ("vt_fpn-digits-seed3", "vt_fpn"),
+        ("camvid_small-vt_fpn-seed0", "vt_fpn"),
+        ("my-model", "my-model"),
+        ("vt_fpn-x", "vt_fpn-x"),
+        ("vt_fpn_r101-digits-seed0", "vt_fpn_r101-digits-seed0"),  # the choice was another: the name is the user's own
+    ],
 )
-def test_a_profile_carries_the_run_s_name_or_the_model_s_part_of_a_default_one(profiled, name, expected):
-    assert profiled("run", f"name={name}", model=STAND_IN)["name"] == expected
+def test_a_profile_carries_the_run_s_name_or_the_model_s_where_it_is_part_of_a_name_that_was_made(
+    composed, name, expected
+):
+    assert profile.title(checked(composed(f"name={name}"), {"model": "vt_fpn"})) == expected
+
+
+def test_a_profile_of_a_model_that_nobody_chose_carries_the_run_s_name(composed):
+    assert profile.title(checked(composed("name=vt_fpn-digits-seed3"))) == "vt_fpn-digits-seed3"
 
 
 def test_models_of_one_name_are_told_apart_by_what_differs():

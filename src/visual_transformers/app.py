@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import sys
 import traceback
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
 from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
@@ -42,20 +46,72 @@ INTERRUPTED = 130
 """Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
 
+class Refused(BaseException):
+    """Carries the error of a run past Hydra, which would print the command line before it.
+
+    No `Exception`, for Hydra keeps those.
+    """
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
 def run(cfg: DictConfig) -> float | None:
-    """One job: a plain function of an importable module, for submitit pickles it by name."""
+    """One job: a plain function of an importable module, for submitit pickles it by name.
+
+    Raises:
+        Refused: from an error that its message explains. Of a sweep's job such an error comes as it is, for then Hydra
+            goes on with the other jobs and says which one it was.
+    """
     hydra_config = HydraConfig.get()
+    try:
+        return job(cfg, hydra_config)
+    except EXPLAINED as error:
+        leave_nothing(Path(hydra_config.runtime.output_dir))
+        if hydra_config.mode is RunMode.MULTIRUN:
+            raise
+        raise Refused(error) from error
+
+
+def job(cfg: DictConfig, hydra_config: HydraConf) -> float | None:
+    """Check the configuration, and do what its mode says.
+
+    Raises:
+        UserError: if the configuration or the data cannot be used.
+    """
     directory = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
+    choices = {str(group): str(option) for group, option in hydra_config.runtime.choices.items()}
     check_sweep_files(overrides, hydra_config.mode)
     if cfg.get("mode") in TAKES_A_RUN_S_SETTINGS:
         file = OmegaConf.select(cfg, "weights.file") or RunDirectory(directory).best
-        adopt(cfg, trained_settings(str(file)) or {}, overrides)
-    config = checked(cfg)
+        if trained := trained_settings(str(file)):
+            adopt(cfg, trained, overrides)
+            choices = {}  # for the groups may be the trained model's
+    config = checked(cfg, choices)
     score = MODES[config.mode](config, directory)
     if config.mode == "profile" and hydra_config.mode is RunMode.MULTIRUN:
         cost_report.gather(Path(hydra_config.sweep.dir))
     return score
+
+
+LEFT_BY_HYDRA = {".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml"}
+
+
+def leave_nothing(folder: Path) -> None:
+    """Take away the output folder of a command that was refused, if there is nothing in it but what Hydra wrote.
+
+    The folders above it go too, as far as they are below the current one and empty.
+    """
+    folder, here = folder.absolute(), Path.cwd()
+    others = (path for path in folder.rglob("*") if path.relative_to(folder).as_posix() not in LEFT_BY_HYDRA)
+    if any(others) or here.is_relative_to(folder):
+        return
+    with suppress(OSError):  # there is no such folder, it is a link, or one above it is not empty
+        shutil.rmtree(folder)
+        for above in takewhile(lambda path: path != here and path.is_relative_to(here), folder.parents):
+            above.rmdir()
 
 
 def check_sweep_files(overrides: list[str], mode: RunMode | None) -> None:
@@ -91,9 +147,13 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         print(stop if isinstance(stop, Interrupted) else "stopped at once, without saving", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except Exception as error:
+    except (Exception, Refused) as stop:
+        error = stop.error if isinstance(stop, Refused) else stop
         if asked_for_traces or (happened_in_the_job(error) and not isinstance(error, EXPLAINED)):
             raise
+        for argument in sys.argv[1:]:
+            if argument.startswith(SWEEP_FOLDER):
+                leave_nothing(Path(argument.removeprefix(SWEEP_FOLDER)))
         sys.exit(f"error: {explained(error)}")
 
 
@@ -116,9 +176,9 @@ def completed(arguments: list[str]) -> list[str]:
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     added = name_of_the_trained_run(overrides)
-    if sweeps and not any("hydra.sweep.dir=" in override for override in overrides):
+    if sweeps and not any(SWEEP_FOLDER in override for override in overrides):
         told_apart = [override for override in overrides if not override.startswith(NOT_IN_A_SWEEP_S_NAME)]
-        added.append(f"hydra.sweep.dir=sweeps/{slug(told_apart)}")
+        added.append(f"{SWEEP_FOLDER}sweeps/{slug(told_apart)}")
     first = arguments.index(overrides[0]) if overrides else len(arguments)
     arguments = [*arguments[:first], *added, *arguments[first:]]
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
@@ -150,17 +210,23 @@ def name_of_the_trained_run(overrides: list[str]) -> list[str]:
     return [quoted(f"name={trained['name']}")] if trained else []
 
 
+SWEEP_FOLDER = "hydra.sweep.dir="
 NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume=", "hydra", "hardware", "logger")
 
 
 def explained(error: Exception) -> str:
-    """The message of an error; for a key that does not exist, with the keys that do."""
-    message = str(error).split("\nConfig search path")[0]
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        message += f"\n{cause.msg}" if cause.msg and str(cause.msg) not in message else ""
-        if cause.key is not None and cause.parent_node is not None and isinstance(cause.parent_node, DictConfig):
-            message += suggestion(str(cause.key), map(str, cause.parent_node))
+    """The message of an error; for an option or a key that does not exist, with those that do."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: no such option{suggestion(option, error.options)}"
+    message, cause = str(error).split("\nConfig search path")[0], error.__cause__
+    if isinstance(cause, ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
+        return (
+            f"{cause.full_key}: no such key{suggestion(str(cause.key), map(str, cause.parent_node))}\n"
+            f"(+{cause.full_key}=VALUE adds a key that the configuration does not have yet)"
+        )
+    if isinstance(cause, OmegaConfBaseException) and cause.msg and str(cause.msg) not in message:
+        message += f"\n{cause.msg}"
     return message
 
 

@@ -38,8 +38,8 @@ READS_DATA = ("train", "test", "check_data")
 """Modes that always open the data set. The others may do without it, and so without the keys that lead to it."""
 
 
-def checked(cfg: DictConfig) -> Config:
-    """The typed configuration.
+def checked(cfg: DictConfig, choices: dict[str, str] | None = None) -> Config:
+    """The typed configuration; `choices` are the options of the groups, where they are known.
 
     Raises:
         ConfigError: listing every problem that was found.
@@ -50,11 +50,12 @@ def checked(cfg: DictConfig) -> Config:
         raise ConfigError(str(error)) from error
     if isinstance(cfg.get("weights"), str | None):  # weights=PATH is short for weights.file=PATH
         cfg.weights = {"file": cfg.get("weights"), "backbone_only": False}
-    if found := [*_problems(cfg), *_cross_field_problems(cfg)]:
+    choices = choices or {}
+    if found := [*_problems(cfg), *_cross_field_problems(cfg, choices)]:
         raise ConfigError("\n".join(found))
     everything: Node = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     sections = {name: section(**everything[name]) for name, section in SECTIONS.items()}
-    return Config(**everything | sections | {"everything": everything})
+    return Config(**everything | sections | {"everything": everything, "choices": choices})
 
 
 ADOPTED = ("task", "model", "data", "inference")
@@ -155,7 +156,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 def _problems(cfg: DictConfig) -> Iterator[str]:
     """What is wrong with the keys, each by itself."""
-    yield from _key_problems("", cfg, Config, given={"everything"})
+    yield from _key_problems("", cfg, Config, given={"everything", "choices"})
     loggers = cfg.get("logger")
     paths = [*TARGETS, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
     for path in [*paths, *SECTIONS]:
@@ -279,25 +280,26 @@ def suggestion(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
 
 
-def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
+def _cross_field_problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     """What no key alone can tell, and numbers out of range; keys of a wrong type are passed over here."""
     task = _target_object(cfg, "task")
     kind = getattr(task, "name", None)
-    for group in ("model", "data"):
+    for group, noun in (("model", "model"), ("data", "data set")):
         needs = _task_of(_target_object(cfg, group))
         if kind and needs and needs != kind:
+            option = choices.get(group) or cfg[group]._target_.rsplit(".", 1)[-1]
             yield (
-                f"{group}={cfg[group]._target_.rsplit('.', 1)[-1]} is for {needs}, but task={kind}; "
-                f"set task={needs}, or choose a {group} for {kind} (see --help)"
+                f"{group}={option} is for {needs}, but task={kind}; "
+                f"set task={needs}, or choose a {noun} for {kind} (see --help)"
             )
     if kind and str(cfg.task.get("metric")) not in task.metrics:
         yield f"task.metric={cfg.task.get('metric')}: {kind} has {', '.join(task.metrics)}"
     for path, least in AT_LEAST.items():
         if (value := _number(cfg, path)) is not None and not least <= value < math.inf:
-            yield f"{path}={value}: must be at least {least}, and finite"
+            yield f"{path}={value}: must be at least {least}{_finite(value)}"
     for path in ABOVE_0:
         if (value := _number(cfg, path)) is not None and not 0 < value < math.inf:
-            yield f"{path}={value}: must be above 0, and finite"
+            yield f"{path}={value}: must be above 0{_finite(value)}"
     if not _makes_a_folder(str(OmegaConf.select(cfg, "name"))):
         yield f"name={cfg.name}: expected the name of a folder below runs/"
     if OmegaConf.select(cfg, "weights.file") == "":
@@ -361,6 +363,11 @@ AT_LEAST = {
 }
 ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "export.tolerance")
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
+
+
+def _finite(value: float) -> str:
+    """What else a number must be: an integer is finite anyway."""
+    return ", and finite" if isinstance(value, float) else ""
 
 
 def _makes_a_folder(name: str) -> bool:

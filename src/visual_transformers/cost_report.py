@@ -63,7 +63,10 @@ def write(report: Report, directory: Path) -> None:
     atomic.write_text(
         directory / "profile.md", f"# {title}\n\n{markdown_table(summary)}\n{markdown_table(by_part)}\n{NOTE}\n"
     )
-    macs = {form: {part["name"]: part["macs"] for part in costs["parts"]} for form, costs in report["forms"].items()}
+    macs = {
+        in_words(form): {part["name"]: part["macs"] for part in costs["parts"]}
+        for form, costs in report["forms"].items()
+    }
     plots.cost_by_part(directory / "profile.png", title, macs, times(report))
     print_table(title, summary)
     print_table(f"left in {directory}; by part:", by_part)
@@ -92,6 +95,11 @@ def part_rows(report: Report) -> list[Row]:
 def column(quantity: str, form: str) -> str:
     """The column of a count: a model with but one form has it under `literal`, for it is as its source says."""
     return f"{quantity}_{'literal' if form == 'plain' else form}"
+
+
+def in_words(form: str) -> str:
+    """A form of a model as tables and pictures spell it."""
+    return "re-associated" if form == "reassociated" else form
 
 
 def model_row(report: Report) -> Row:
@@ -132,7 +140,7 @@ def shown(rows: list[Row]) -> list[dict[str, str]]:
 def times(report: Report) -> dict[str, Latency]:
     """Every latency of a report, by what a picture calls it."""
     return {
-        f"{label}, {form}" if form != "plain" else label: Latency(
+        f"{label}, {in_words(form)}" if form != "plain" else label: Latency(
             **{key: found[name][key] for key in ("median", "lower", "upper", "measurements")}
         )
         for name, label in (("forward", "forward pass"), ("step", "training step"))
@@ -189,6 +197,6 @@ def points(labels: list[str], reports: list[Report]) -> dict[str, tuple[int, Lat
         latencies = times(report)
         for form, costs in report["forms"].items():
             plain = form == "plain"
-            time = latencies.get("forward pass" if plain else f"forward pass, {form}")
-            found[label if plain else f"{label}, {form}"] = costs["macs"], time
+            time = latencies.get("forward pass" if plain else f"forward pass, {in_words(form)}")
+            found[label if plain else f"{label}, {in_words(form)}"] = costs["macs"], time
     return found

@@ -59,9 +59,9 @@ def explain(cfg: Config, directory: Path) -> None:
         UserError: if there are no images or no weights, the model has no visual tokens, or, when all others are done,
             if some images could not be read.
     """
-    paths, pattern = given_paths(cfg, directory / "explain" / "inputs")
     trained = Trained.build(cfg, directory)
     stages = token_stages(trained.model)
+    paths, pattern = given_paths(cfg, directory / "explain" / "inputs")
     images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
     clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
     explained = []
@@ -234,5 +234,5 @@ def draw(path: Path, image: Tensor, record: dict[str, Any], found: list[Looks]) 
     if tokens > plots_look.MAX_TOKENS:
         title += f"; the first {plots_look.MAX_TOKENS} of {tokens} tokens"
     title += "\nBeside a token's number the entropy of its attention in nats; beside their mean that of a uniform one."
-    title += "\nEach map has its own range of colours: red is its highest value, blue its lowest."
+    title += "\nEach map has its own colours: red is its highest value, blue its lowest; a nearly uniform map is green."
     plots_look.token_sheet(path, denormalise(image).permute(1, 2, 0).numpy(), title, rows)

@@ -126,7 +126,11 @@ class ReadableImages:
             DataError: if anything was, so that the program's exit code says so.
         """
         if self.problems:
-            raise DataError(
-                f"{len(self.problems)} of {len(self.paths)} files were skipped, the others are done:\n"
-                + "\n".join(self.problems)
-            )
+            raise DataError("\n".join([f"{skipped(len(self.problems), len(self.paths))}:", *self.problems]))
+
+
+def skipped(count: int, files: int) -> str:
+    """How many of the files were skipped, in words."""
+    if count == files:
+        return "the only file was skipped" if files == 1 else f"all {files} files were skipped"
+    return f"{count} of {files} files {'was' if count == 1 else 'were'} skipped, the others are done"

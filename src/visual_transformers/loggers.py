@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Loggers:
 
 @dataclass
 class Console:
-    """A rich progress bar on a terminal, plain lines elsewhere.
+    """A rich progress bar on a terminal, plain lines elsewhere: the loss and the metric that picks the best weights.
 
     Args:
         progress: `bar`, `lines`, or `auto`: a bar on a terminal and lines elsewhere.
@@ -90,6 +91,7 @@ class Console:
 
     def start(self, run: RunInfo) -> None:
         """Print what runs, and open the bar."""
+        self.shown = ("loss", run.metric)
         self.console = RichConsole(soft_wrap=True, highlight=False)
         self.console.print(run.headline)
         self.bar: Progress | None = None
@@ -106,7 +108,7 @@ class Console:
 
     def record(self, record: Record) -> None:
         """Show a step beside the bar, or as a line now and then; print every epoch."""
-        text = _line(record)
+        text = _line(record, self.shown)
         if record["kind"] == "epoch":
             self.console.print(text)
         elif self.bar:
@@ -170,7 +172,14 @@ def read_records(path: Path) -> list[Record]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def _line(record: Record) -> str:
-    scores = "  ".join(f"{key} {value:.4g}" for key, value in record.items() if "/" in key)
-    speed = f"  {record['images_per_second']:.0f} images/s" if "images_per_second" in record else ""
-    return f"epoch {record['epoch']:.4g}  step {record['step']}  {scores}{speed}"
+def _line(record: Record, shown: Collection[str]) -> str:
+    """A record for the console, with those of its scores that are `shown`."""
+    scores = "".join(f"  {key} {value:.4g}" for key, value in record.items() if key.partition("/")[2] in shown)
+    return f"epoch {record['epoch']:.4g}  step {record['step']}{scores}{_pace(record.get('images_per_second'))}"
+
+
+def _pace(images_per_second: float | None) -> str:
+    """Nothing if the pace is not known; with a decimal where it is slow, for a pace of 0 would say that all stands."""
+    if images_per_second is None:
+        return ""
+    return f"  {images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"

@@ -119,8 +119,10 @@ class ClassificationScores(Scores):
 
     def _compute(self) -> dict[str, float]:
         matrix = self.confusion.compute()
-        scores = {"top1": matrix.diag().sum() / matrix.sum(), "top5": self.in_top5.compute() / matrix.sum()}
-        return {name: float(scores[name]) for name in self.names}
+        scores = {"top1": float(matrix.diag().sum() / matrix.sum())}
+        if "top5" in self.names:
+            scores["top5"] = float(self.in_top5.compute() / matrix.sum())
+        return scores
 
     def table(self) -> ClassTable:
         """Recall and precision of each class."""

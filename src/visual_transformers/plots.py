@@ -88,7 +88,7 @@ def legend(figure: Figure, labels: NDArray[np.integer[Any]], classes: list[str],
 def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times: dict[str, Latency]) -> None:
     """Multiply-adds of each part, stacked, one bar a form of the model; and bars of the latencies, if any."""
     figure = Figure(figsize=(10 if times else 6, 5), layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, wrap=True)
     axes = figure.subplots(1, 2 if times else 1, squeeze=False).ravel().tolist()
     parts = list(dict.fromkeys(part for counts in macs.values() for part in counts))
     bottom = np.zeros(len(macs))

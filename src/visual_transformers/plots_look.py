@@ -20,11 +20,13 @@ MAX_TOKENS = 32
 """Tokens drawn in a row of a sheet."""
 MAX_PIXELS = 400
 """Longer side, about, of the image behind a heat map."""
+LEAST_RANGE = 2.0
+"""Least range of a heat map's colours, in units of the value that all its pixels would have if they were alike."""
 
 
 @dataclass
 class Heat:
-    """One row of a sheet: a map (H, W) for each token, in a caption's company."""
+    """One row of a sheet: a map (H, W) that sums to 1 for each token, in a caption's company."""
 
     name: str
     maps: list[NDArray[np.float64]]
@@ -56,7 +58,7 @@ def masked(path: Path, image: NDArray[np.uint8], mask: NDArray[np.uint8], classe
 def token_sheet(path: Path, image: NDArray[np.uint8], title: str, rows: list[Heat]) -> None:
     """Heat maps over an image (H, W, 3): the image first, then a column for each token, a row for each of `rows`.
 
-    Each map has a range of colours of its own: red is its highest value, blue its lowest.
+    Each map has a range of colours of its own, see `colour_range`.
     """
     height, width = image.shape[:2]
     columns = 1 + min(MAX_TOKENS, max(len(row.maps) for row in rows))
@@ -76,6 +78,18 @@ def token_sheet(path: Path, image: NDArray[np.uint8], title: str, rows: list[Hea
         line[0].set_title(row.name, fontsize=7)
         for axes, heat, caption in zip(line[1:], row.maps, row.captions, strict=False):
             axes.imshow(behind.mean(axis=2), extent=extent, cmap="gray", vmin=0, vmax=255)
-            axes.imshow(heat, extent=extent, cmap="jet", alpha=0.55, interpolation="bilinear")
+            low, high = colour_range(heat)
+            axes.imshow(heat, extent=extent, cmap="jet", alpha=0.55, interpolation="bilinear", vmin=low, vmax=high)
             axes.set_title(caption, fontsize=7)
     save(figure, path)
+
+
+def colour_range(heat: NDArray[np.float64]) -> tuple[float, float]:
+    """The values of a map that are blue and red: its lowest and highest, unless they are close to each other.
+
+    Then those two are `LEAST_RANGE` apart, around the same middle: what hardly varies is drawn in colours that hardly
+    vary, for the full range would show patterns in rounding errors.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    short = max(0.0, LEAST_RANGE * float(heat.mean()) - (high - low)) / 2
+    return low - short, high + short

@@ -33,8 +33,8 @@ def predict(cfg: Config, directory: Path) -> None:
         UserError: if there are no images or no weights, a setting does not apply, or, when all others are done,
             if some images could not be read.
     """
-    paths, pattern = given_paths(cfg, directory / "predict" / "inputs")
     trained = Trained.build(cfg, directory)
+    paths, pattern = given_paths(cfg, directory / "predict" / "inputs")
     images, directory = ReadableImages(paths), directory / "predict"
     if trained.task.name == "classification":
         predictions = classify(trained, images, cfg.predict.top, directory)

@@ -60,11 +60,10 @@ def forms(node: Node) -> dict[str, Node]:
 
 
 def conditions(cfg: Config, hardware: Hardware) -> Report:
-    """What was profiled, and on what. Of a run's default name, the model's part is the model's name."""
+    """What was profiled, and on what."""
     device = hardware.torch_device
-    default = re.fullmatch(r"(.+)-[^-]+-seed\d+", cfg.name)
     return {
-        "name": default[1] if default else cfg.name,
+        "name": title(cfg),
         "model": cfg.model,
         "image_size": cfg.profile.image_size,
         "classes": cfg.profile.classes,
@@ -80,6 +79,12 @@ def conditions(cfg: Config, hardware: Hardware) -> Report:
         "torch": torch.__version__,
         "peak_memory": "measured" if measures_memory(hardware) else "computed",
     }
+
+
+def title(cfg: Config) -> str:
+    """The model's name where the run's is the default or a recipe's, which have it between others; else the run's."""
+    model = re.escape(cfg.choices.get("model", ""))
+    return cfg.choices["model"] if model and re.fullmatch(rf"(.+-)?{model}(-.+)?-seed\d+", cfg.name) else cfg.name
 
 
 def costs(cfg: Config, node: Node, hardware: Hardware, task: Task) -> Report:

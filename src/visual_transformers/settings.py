@@ -159,6 +159,8 @@ class Config:
     everything: Node
     """The same configuration as plain containers, as a run stores it."""
     logger: dict[str, Node] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    """The option that was chosen of each group; none of a group that a trained model brought, or without Hydra."""
 
 
 SECTIONS: dict[str, type] = {

@@ -144,10 +144,18 @@ def test_path_may_be_a_string(tmp_path: Path) -> None:
     assert weights.read(str(tmp_path / "model.safetensors")).path == tmp_path / "model.safetensors"
 
 
-@pytest.mark.parametrize("name", ["absent.pt", "absent.safetensors", "."])
+def test_folder_is_refused_as_one(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=re.escape(f"weights={tmp_path}: is a folder; name a file in it")):
+        weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["absent.pt", "absent.safetensors"])
 def test_missing_file_is_refused_with_its_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsError, match=re.escape(f"weights={tmp_path / name}: no such file")):
         weights.read(tmp_path / name)
+
+
+NO_WEIGHT_FILE = re.escape("is no weight file (safetensors, or a state_dict saved by torch.save), or a damaged one")
 
 
 def as_safetensors(path: Path) -> None:
@@ -177,7 +185,7 @@ def test_truncated_file_is_refused_as_damaged(
     write(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(WeightsError, match=rf"weights={re.escape(str(path))}: damaged"):
+    with pytest.raises(WeightsError, match=rf"weights={re.escape(str(path))}: {NO_WEIGHT_FILE}"):
         weights.read(path)
 
 
@@ -187,15 +195,19 @@ def test_file_of_torchs_old_format_truncated_anywhere_is_refused_as_damaged(tmp_
     content = path.read_bytes()
     for end in range(0, len(content), 7):
         path.write_bytes(content[:end])
-        with pytest.raises(WeightsError, match="damaged"):
+        with pytest.raises(WeightsError, match=NO_WEIGHT_FILE):
             weights.read(path)
 
 
-@pytest.mark.parametrize("text", ["<!DOCTYPE html>\n", "version https://git-lfs.github.com/spec/v1\n", "hello\n"])
-def test_text_file_is_refused_as_damaged(tmp_path: Path, text: str) -> None:
-    (tmp_path / "model.pt").write_text(text)
-    with pytest.raises(WeightsError, match="damaged, or not a file of weights alone"):
-        weights.read(tmp_path / "model.pt")
+@pytest.mark.parametrize("name", ["model.pt", "photo.jpg", "model.safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [b"<!DOCTYPE html>\n", b"version https://git-lfs.github.com/\n", b"hello\n", b"\xff\xd8\xff\xe0\0\x10JFIF"],
+)
+def test_file_of_another_kind_is_refused_without_advice_to_run_it(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"^weights={re.escape(str(tmp_path / name))}: {NO_WEIGHT_FILE}$"):
+        weights.read(tmp_path / name)
 
 
 class Touch:
@@ -220,14 +232,14 @@ def test_code_in_a_pickle_would_run_where_nothing_refuses_it(tmp_path: Path) -> 
 )
 def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, write: Callable[[Any, Path], object]) -> None:
     write({"body.weight": torch.ones(1), "more": Touch(tmp_path / "ran")}, tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match="damaged, or not a file of weights alone"):
+    with pytest.raises(WeightsError, match=NO_WEIGHT_FILE):
         weights.read(tmp_path / "model.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(Tiny(), tmp_path / "model.pt")
-    with pytest.raises(WeightsError, match="damaged, or not a file of weights alone"):
+    with pytest.raises(WeightsError, match=NO_WEIGHT_FILE):
         weights.read(tmp_path / "model.pt")
 
 

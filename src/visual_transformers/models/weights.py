@@ -101,7 +101,7 @@ def read(path: str | Path) -> WeightFile:
     `CONTAINERS`. `torchvision:ResNet50_Weights.IMAGENET1K_V2` is fetched by torch.hub, once.
 
     Raises:
-        WeightsError: if the file is missing, damaged, or holds no weights.
+        WeightsError: if the file is missing, a folder, damaged, or holds no weights.
     """
     if is_published(path):
         weights = published.fetch(str(path))
@@ -118,8 +118,10 @@ def _existing(path: str | Path) -> Path:
     """The path, if there is such a file.
 
     Raises:
-        WeightsError: if there is none.
+        WeightsError: if there is none, or it is a folder.
     """
+    if Path(path).is_dir():
+        raise WeightsError(f"weights={path}: is a folder; name a file in it, of a run checkpoints/best.safetensors")
     if not Path(path).is_file():
         raise WeightsError(f"weights={path}: no such file")
     return Path(path)
@@ -133,12 +135,16 @@ def _unpickled(path: Path, *, mmap: bool) -> Any:
 
 @contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Say of any error inside that the file is damaged: such files are met with many kinds, KeyError among them."""
+    """Say of any error inside that the file is at fault: such files are met with many kinds, KeyError among them.
+
+    Their own words are not repeated, for torch's advise to run whatever code is in the file.
+    """
     try:
         yield
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise WeightsError(f"weights={path}: damaged, or not a file of weights alone ({reason})") from error
+        raise WeightsError(
+            f"weights={path}: is no weight file (safetensors, or a state_dict saved by torch.save), or a damaged one"
+        ) from error
 
 
 def _metadata(opened: Any) -> dict[str, Any]:
