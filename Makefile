@@ -21,7 +21,7 @@ run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 	$(BIN)/python -m visual_transformers
 
 test: setup ## the test suite (what CI runs)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .
@@ -30,6 +30,8 @@ check: setup ## lint, format and types
 
 bench: setup ## performance comparisons, each in one run
 	$(BIN)/python benchmarks/reassociation.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/index_memory.py
 
 clean: ## remove the virtual environment, caches and build products; runs/ and sweeps/ stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -164,15 +165,28 @@ def test_published_weights_come_with_their_model_and_preparation_and_ask_for_no_
     assert left.name == "ResNet50_Weights.IMAGENET1K_V2"
 
 
-def test_a_run_s_name_alone_brings_its_settings(command, tiny, tmp_path):
+@pytest.fixture
+def run_of_a_vt_resnet34(tiny, tmp_path):
+    """The folder of a run `mine`, whose model is another than the default."""
     cfg = tiny("model=vt_resnet34", "name=mine")
     model = build(cfg.model, "model", num_classes=10)
     file = tmp_path / "runs/mine/checkpoints/best.safetensors"
     weights.save(file, model, {"classes": [str(i) for i in range(10)], "config": cfg.everything})
+    return tmp_path / "runs/mine"
+
+
+def test_a_run_s_name_alone_brings_its_settings(command, run_of_a_vt_resnet34, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     ended = command("mode=predict", "name=mine", "input=photo.png", "hardware.threads=1")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert (tmp_path / "runs/mine/predict/predictions.json").is_file()
+    assert (run_of_a_vt_resnet34 / "predict/predictions.json").is_file()
+
+
+def test_a_run_s_name_has_its_own_model_profiled_but_for_what_is_set(command, run_of_a_vt_resnet34):
+    ended = command("mode=profile", "name=mine", "profile.seconds=0", "hardware.threads=1", "model.modules=2")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    model = json.loads((run_of_a_vt_resnet34 / "profile/profile.json").read_text())["model"]
+    assert (model["backbone"], model["modules"], model["token_channels"]) == ("resnet34", 2, 32)
 
 
 def test_a_run_s_name_with_blanks_and_brackets_is_taken_over(composed, tmp_path):

@@ -30,14 +30,15 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("training.clip_norm=0", ["training.clip_norm=0", "above 0"]),
         ("task.label_smoothing=1", ["task.label_smoothing=1", "below 1"]),
         ("predict.top=0", ["predict.top=0", "at least 1"]),
-        ("predict.window=0", ["predict.window=0", "at least 1"]),
-        ("predict.overlap=1", ["predict.overlap=1", "below 1"]),
-        ("predict.overlap=-0.1", ["predict.overlap=-0.1", "at least 0"]),
-        ("predict.overlap=nan", ["predict.overlap=nan", "below 1"]),
-        ("predict.scales=[]", ["predict.scales=[]", "one factor or more"]),
-        ("predict.scales=[1.0,0]", ["predict.scales=[1.0, 0.0]", "above 0"]),
-        ("predict.scales=[inf]", ["predict.scales=[inf]", "finite"]),
-        ("predict.scales=[a]", ["predict.scales=['a']", "expected"]),
+        ("inference.window=0", ["inference.window=0", "at least 1"]),
+        ("inference.overlap=1", ["inference.overlap=1", "below 1"]),
+        ("inference.overlap=-0.1", ["inference.overlap=-0.1", "at least 0"]),
+        ("inference.overlap=nan", ["inference.overlap=nan", "below 1"]),
+        ("inference.scales=[]", ["inference.scales=[]", "one factor or more"]),
+        ("inference.scales=[1.0,0]", ["inference.scales=[1.0, 0.0]", "above 0"]),
+        ("inference.scales=[inf]", ["inference.scales=[inf]", "finite"]),
+        ("inference.scales=[a]", ["inference.scales=['a']", "expected a list of float"]),
+        ("inference.scales=1.0", ["inference.scales=1.0", "expected a list of float, as [1.0]"]),
         ("training.accumulate=7", ["data.batch_size=64", "training.accumulate=7"]),
         ("data=imagenet", ["data.root is not set"]),
         ("+model.num_classes=3", ["model.num_classes", "given by the suite"]),
@@ -122,6 +123,13 @@ def test_what_the_command_line_sets_takes_away_or_chooses_wins_over_adopted_sett
     assert cfg.data.image_size == composed().data.image_size
 
 
+def test_a_key_that_the_trained_configuration_lacks_can_be_set(composed, trained):
+    del trained["model"]["zero_init"]
+    cfg = composed("model.zero_init=true")
+    adopt(cfg, trained, ["model.zero_init=true"])
+    assert checked(cfg).model == trained["model"] | {"zero_init": True}
+
+
 def test_all_problems_are_reported_at_once(composed):
     with pytest.raises(ConfigError) as refused:
         checked(
@@ -190,10 +198,18 @@ def test_an_allowed_target_is_built_with_its_keys_and_what_is_supplied():
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
-@pytest.mark.parametrize("setting", [{"tokens": -3}, {"tokens": 0}, {"token_groups": 0}, {"channels": 0}])
-def test_sizes_that_no_model_can_have_are_refused(setting):
-    with pytest.raises(ConfigError, match=r"^model: visual_transformers\.models\.VTResNet refuses"):
+@pytest.mark.parametrize(
+    "setting", [{"tokens": -3}, {"tokens": 0}, {"token_groups": 0}, {"token_channels": 0}, {"modules": 0}]
+)
+def test_sizes_that_no_model_can_have_are_refused_with_their_key(setting):
+    [(key, value)] = setting.items()
+    with pytest.raises(ConfigError, match=rf"^model: visual_transformers\.models\.VTResNet refuses.*: {key}={value}: "):
         build({"_target_": "visual_transformers.models.VTResNet"} | setting, "model", num_classes=3)
+
+
+def test_channels_that_no_model_can_have_are_refused():
+    with pytest.raises(ConfigError, match=r"^model: visual_transformers\.models\.VTResNet refuses"):
+        build({"_target_": "visual_transformers.models.VTResNet", "channels": 0}, "model", num_classes=3)
 
 
 def test_what_a_target_refuses_is_said_with_its_path():

@@ -184,6 +184,26 @@ def test_every_level_of_a_vt_fpn_is_explained_at_any_image_size(tiny_scenes, tmp
         assert (tmp_path / "run/explain" / one["picture"]).is_file()
 
 
+def test_sheets_of_an_earlier_command_do_not_stay_beside_new_ones(tiny, tmp_path):
+    photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b/a.png", 90, 20)
+    cfg = command(tiny, tmp_path, "model.tokens=2")
+    explain.explain(cfg, tmp_path / "run")
+    kept = tmp_path / "run/explain/mine.png"
+    kept.write_bytes(b"not of this mode")
+    (tmp_path / "in/b/a.png").unlink()
+    explain.explain(cfg, tmp_path / "run")
+    left = sorted(path.relative_to(kept.parent).as_posix() for path in kept.parent.rglob("*.*"))
+    assert left == ["a.png", "explain.json", "mine.png"]
+
+
+@pytest.mark.parametrize("said", [None, "", "[", "5", '[{"file": "a"}]', '[{"picture": "../outside.png"}]'])
+def test_only_sheets_that_are_named_in_the_folder_are_an_earlier_command_s(tmp_path, said):
+    photo(tmp_path / "outside.png"), photo(tmp_path / "explain/mine.png")
+    if said is not None:
+        (tmp_path / "explain/explain.json").write_text(said)
+    assert explain.earlier_sheets(tmp_path / "explain") == []
+
+
 @pytest.mark.parametrize("model", [resnet18(num_classes=3), panoptic_fpn(num_classes=3, backbone="resnet18")])
 def test_a_model_without_visual_tokens_is_refused(model):
     with pytest.raises(RunError, match=f"{type(model).__name__} has none"):

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 from torchvision.transforms import v2
 
-from visual_transformers import coco_results, probabilities
+from visual_transformers import coco_results, plots_look
 from visual_transformers.config import build, checked
-from visual_transformers.data.coco_stuff import STUFF, names
+from visual_transformers.data.coco_stuff import IDS, STUFF, names
 from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.masks import MaskFolder
@@ -22,7 +21,6 @@ from visual_transformers.errors import ConfigError, DataError, RunError
 from visual_transformers.inputs import image_paths, output_names
 from visual_transformers.models import weights
 from visual_transformers.predict import check_classes, predict, write_mask
-from visual_transformers.settings import PredictSettings
 from visual_transformers.trained import Trained
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -78,87 +76,6 @@ def tiny_scenes(composed):
     return lambda *overrides: checked(composed("hardware.threads=1", *small, *overrides))
 
 
-def settings(**changed) -> PredictSettings:
-    defaults = {"top": 5, "window": None, "overlap": 0.33, "scales": [1.0], "flip": False}
-    return PredictSettings(**defaults | changed)
-
-
-def forward(images: torch.Tensor) -> torch.Tensor:
-    """A stand-in segmenter of 4 classes: what it says of a pixel depends on where its input ends."""
-    random = torch.Generator().manual_seed(3)
-    weight = torch.randn(4, 3, 5, 5, generator=random)
-    return F.conv2d(images, weight, padding=2) + images.mean(dim=(1, 2, 3), keepdim=True)
-
-
-def test_without_options_the_probabilities_are_those_of_one_forward_pass():
-    image = torch.randn(3, 23, 31)
-    found = probabilities.of_pixels(forward, image, settings(), stride=8)
-    assert torch.equal(found, forward(image[None]).softmax(dim=1)[0])
-
-
-@pytest.mark.parametrize("window", [31, 500])
-def test_a_window_that_covers_the_image_is_one_forward_pass(window):
-    image = torch.randn(3, 23, 31)
-    found = probabilities.of_pixels(forward, image, settings(window=window), stride=8)
-    assert torch.equal(found, forward(image[None]).softmax(dim=1)[0])
-
-
-@pytest.mark.parametrize(("window", "overlap"), [(10, 0.0), (10, 0.5), (12, 0.33), (25, 0.9), (7, 0.25)])
-def test_sliding_windows_average_what_each_says_and_the_last_ends_with_the_image(window, overlap):
-    image = torch.randn(3, 24, 40)
-    total, count = torch.zeros(4, 24, 40), torch.zeros(24, 40)
-    step = round(window * (1 - overlap))
-    tops, lefts = [0], [0]
-    for positions, side in ((tops, 24), (lefts, 40)):
-        while positions[-1] + window < side:
-            positions.append(min(positions[-1] + step, side - window))
-    for top in tops:
-        for left in lefts:
-            cut = image[:, top : top + window, left : left + window]
-            total[:, top : top + window, left : left + window] += forward(cut[None]).softmax(dim=1)[0]
-            count[top : top + window, left : left + window] += 1
-    found = probabilities.of_pixels(forward, image, settings(window=window, overlap=overlap), stride=1)
-    torch.testing.assert_close(found, total / count)
-    assert count.min() > 0
-
-
-def test_the_mirrored_image_is_averaged_in_after_mirroring_it_back():
-    image = torch.randn(3, 24, 40)
-    mirrored = forward(image.flip(2)[None]).softmax(dim=1)[0].flip(2)
-    expected = (forward(image[None]).softmax(dim=1)[0] + mirrored) / 2
-    torch.testing.assert_close(probabilities.of_pixels(forward, image, settings(flip=True), stride=1), expected)
-
-
-def test_scales_are_averaged_as_probabilities_at_the_image_s_own_size():
-    image, found = torch.randn(3, 24, 40), []
-    for size in ([12, 20], [24, 40], [36, 60]):
-        scaled = v2.functional.resize(image, size, antialias=True)
-        found.append(v2.functional.resize(forward(scaled[None]).softmax(dim=1)[0], [24, 40], antialias=True))
-    of_all = probabilities.of_pixels(forward, image, settings(scales=[0.5, 1.0, 1.5]), stride=1)
-    torch.testing.assert_close(of_all, torch.stack(found).mean(dim=0))
-
-
-def test_sides_below_the_model_s_stride_are_enlarged_for_it_and_nothing_else_is():
-    seen = []
-
-    def watched(images: torch.Tensor) -> torch.Tensor:
-        seen.append(tuple(images.shape[2:]))
-        return forward(images)
-
-    found = probabilities.of_pixels(watched, torch.randn(3, 5, 40), settings(window=16, overlap=0.0), stride=32)
-    assert seen == [(32, 32)] * 3
-    assert found.shape == (4, 5, 40)
-    probabilities.of_pixels(watched, torch.randn(3, 5, 40), settings(), stride=32)
-    assert seen[3:] == [(32, 40)]
-
-
-def test_probabilities_stay_so_under_every_option_together():
-    options = settings(window=16, overlap=0.4, scales=[0.5, 1.3], flip=True)
-    found = probabilities.of_pixels(forward, torch.randn(3, 24, 40), options, stride=8)
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(24, 40))
-    assert found.min() >= 0
-
-
 def test_a_classifier_s_top_classes_are_the_first_of_its_probabilities(classifier, tmp_path):
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b/a.jpg", 30, 90)
     listed = classifier(f"input={tmp_path}/in", "predict.top=3")
@@ -190,9 +107,35 @@ def test_without_an_input_validation_images_are_predicted(classifier, tmp_path):
     assert all(Image.open(file).size == (8, 8) for file in files)
 
 
-def test_images_that_an_earlier_command_left_are_not_predicted(classifier):
+def test_images_that_an_earlier_command_left_are_not_predicted(classifier, tmp_path):
     classifier("training.samples=3")
     assert len(classifier("training.samples=2")) == 2
+    assert len([*(tmp_path / "run/predict/inputs").iterdir()]) == 2
+
+
+def test_results_of_an_earlier_command_do_not_stay_beside_new_ones(stuff, tmp_path):
+    photo(tmp_path / "in/000000000139.jpg"), photo(tmp_path / "in/b/285.png", 40, 64)
+    stuff()
+    kept = tmp_path / "run/predict/mine.png"
+    kept.write_bytes(b"not of this mode")
+    (tmp_path / "in/b/285.png").unlink()
+    stuff()
+    left = sorted(path.relative_to(tmp_path / "run/predict").as_posix() for path in kept.parent.rglob("*.*"))
+    assert left == ["coco_stuff_results.json", "masks/000000000139.png", "mine.png", "overlays/000000000139.png",
+                    "predictions.json"]  # fmt: skip
+
+
+def test_images_of_the_folder_that_is_cleared_can_be_the_input(classifier, tmp_path):
+    classifier("training.samples=3")
+    assert len(classifier(f"input={tmp_path}/run/predict/inputs")) == 3
+
+
+def test_a_refused_command_leaves_the_earlier_results(classifier, tmp_path):
+    photo(tmp_path / "a.png")
+    before = classifier(f"input={tmp_path}/a.png")
+    with pytest.raises(ConfigError):
+        classifier(f"input={tmp_path}/a.png", "inference.flip=true")
+    assert json.loads((tmp_path / "run/predict/predictions.json").read_text()) == before
 
 
 def test_no_validation_images_at_all_are_refused(classifier):
@@ -214,6 +157,15 @@ def test_a_photograph_is_turned_upright_as_its_camera_says(segmenter, tmp_path):
     np.testing.assert_array_equal(*masks)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_whose_exif_is_damaged_is_taken_as_it_is_with_a_note(classifier, tmp_path, capsys, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.open(photo(tmp_path / "sound.png")).save(path, exif=b"Exif\0\0garbagegarbage")
+    [one] = classifier(f"input={path}")
+    assert one["file"] == str(path)
+    assert f"note: {path}: its EXIF cannot be read" in capsys.readouterr().out
+
+
 def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter, tmp_path, monkeypatch):
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b.png", 71, 50), photo(tmp_path / "in/c.png")
     logits = Trained.logits
@@ -230,6 +182,15 @@ def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter
     assert [Path(one["file"]).name for one in listed] == ["a.png", "c.png"]
 
 
+def test_an_error_in_drawing_is_not_taken_for_one_of_the_model(segmenter, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("of the drawing")
+
+    monkeypatch.setattr(plots_look, "masked", broken)
+    with pytest.raises(ValueError, match=r"^of the drawing$"):
+        segmenter(f"input={photo(tmp_path / 'a.png')}")
+
+
 def test_settings_other_than_those_of_training_are_said(classifier, tmp_path, capsys):
     photo(tmp_path / "a.png")
     classifier(f"input={tmp_path}/a.png", "data.image_size=48")
@@ -237,7 +198,7 @@ def test_settings_other_than_those_of_training_are_said(classifier, tmp_path, ca
     assert "note: these weights were trained with another setting: data.image_size" in said
 
 
-@pytest.mark.parametrize("override", ["predict.window=32", "predict.scales=[1.0,2.0]", "predict.flip=true"])
+@pytest.mark.parametrize("override", ["inference.window=32", "inference.scales=[1.0,2.0]", "inference.flip=true"])
 def test_a_classifier_refuses_the_options_of_segmenters(classifier, tmp_path, override):
     photo(tmp_path / "a.png")
     with pytest.raises(ConfigError, match=override.split("=")[0]):
@@ -336,16 +297,26 @@ def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path):
     assert image_paths(str(path)) == [path]
 
 
+SMALL_STUFF = [
+    "task=segmentation",
+    "data=coco_stuff",
+    "data.root=nowhere",
+    "model=panoptic_fpn",
+    "model.backbone=resnet18",
+    "model.pyramid_channels=32",
+    "model.branch_channels=32",
+    "hardware.threads=1",
+]
+
+
 @pytest.fixture
 def stuff(composed, tmp_path):
     """Predicts with a model of COCO-Stuff's 91 stuff classes."""
-    small = ["task=segmentation", "data=coco_stuff", "data.root=nowhere", "model=panoptic_fpn", "hardware.threads=1",
-             "model.backbone=resnet18", "model.pyramid_channels=32", "model.branch_channels=32"]  # fmt: skip
-    saved(checked(composed(*small)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
+    saved(checked(composed(*SMALL_STUFF)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
 
     def run(*overrides: str) -> None:
         fixed = ("mode=predict", f"input={tmp_path}/in", f"weights.file={tmp_path}/weights.safetensors")
-        predict(checked(composed(*small, *fixed, *overrides)), tmp_path / "run")
+        predict(checked(composed(*SMALL_STUFF, *fixed, *overrides)), tmp_path / "run")
 
     return run
 
@@ -363,6 +334,15 @@ def test_coco_s_own_api_reads_the_results_and_decodes_the_masks(stuff, tmp_path)
         for annotation in found.loadAnns(found.getAnnIds(imgIds=[number])):
             rebuilt[found.annToMask(annotation) == 1] = STUFF.index(annotation["category_id"])
         assert np.array_equal(rebuilt, read_mask(tmp_path / f"run/predict/masks/{name}.png"))
+
+
+@pytest.mark.parametrize("label_set", ["stuff", "stuff_things"])
+def test_a_coco_stuff_file_that_names_no_classes_needs_no_data_set(composed, tmp_path, label_set):
+    cfg = checked(composed(*SMALL_STUFF, f"data.label_set={label_set}", f"weights.file={tmp_path}/weights.safetensors"))
+    expected = [names()[i] for i in IDS[label_set]]
+    model = build(cfg.model, "model", num_classes=len(expected))
+    weights.save(tmp_path / "weights.safetensors", model, {"config": cfg.everything})
+    assert Trained.build(cfg, tmp_path).classes == expected
 
 
 def test_two_images_of_one_coco_id_are_refused_before_work(stuff, tmp_path):

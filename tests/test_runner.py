@@ -6,13 +6,15 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from visual_transformers import runner
 from visual_transformers.data.digits import Digits
-from visual_transformers.errors import ConfigError, Interrupted, RunError, WeightsError
+from visual_transformers.errors import ConfigError, DataError, Interrupted, RunError, WeightsError
 from visual_transformers.models import resnet18, vt_fpn, weights
 from visual_transformers.tasks import Classification, Segmentation
 from visual_transformers.training.checkpoint import TrainState
@@ -267,3 +269,68 @@ def test_a_batch_of_one_image_at_the_end_of_an_epoch_is_refused_before_work_star
 
 def test_the_models_are_a_library_without_hydra():
     assert resnet18(num_classes=3).eval()(torch.randn(1, 3, 32, 32)).shape == (1, 3)
+
+
+# Data sets of files
+
+
+@pytest.fixture
+def folders(tiny, tmp_path):
+    """`folders(*overrides)`: a run over two classes of ten images, one of which is cut short."""
+    for split, count in (("train", 10), ("val", 3)):
+        for name in ("ant", "cat"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{i}.jpg")
+    bad = tmp_path / "data" / "train" / "cat" / "4.jpg"
+    bad.write_bytes(bad.read_bytes()[:200])
+
+    def configured(*overrides):
+        return tiny(
+            "data=imagenet", f"data.root={tmp_path}/data", "data.eval_resize=36", "data.batch_size=5", *overrides
+        )
+
+    return configured, bad
+
+
+SKIPPING = ("data.on_error=skip", "data.max_skipped=0.1", "data.check_files=2")
+
+
+def test_a_bad_file_stops_the_run_by_its_name(folders, tmp_path):
+    configured, bad = folders
+    with pytest.raises(DataError, match=f"^{bad}: cannot be read"):
+        runner.train(configured("data.check_files=2"), tmp_path / "run")
+
+
+def test_skipped_samples_are_counted_in_the_records(folders, tmp_path, capsys):
+    configured, bad = folders
+    runner.train(configured(*SKIPPING), tmp_path / "run")
+    epochs = [record for record in records(tmp_path / "run") if record["kind"] == "epoch"]
+    assert [record["skipped_samples"] for record in epochs] == [1, 1]
+    assert capsys.readouterr().out.count(f"skipped {bad}") == 1
+
+
+def test_mixed_batches_are_a_function_of_seed_and_step(folders, tmp_path, weights_of):
+    configured, _ = folders
+    finals = []
+    for name, random in (("one", 1), ("other", 2)):
+        cfg = configured(*SKIPPING, "data/augmentation=mixup_cutmix")
+        torch.manual_seed(random)
+        runner.train(cfg, tmp_path / name)
+        finals.append(weights_of(tmp_path / name))
+    assert all(torch.equal(finals[0][key], finals[1][key]) for key in finals[0])
+
+
+def test_mixed_images_are_learned_with_the_shares_of_their_classes(tiny, tmp_path):
+    class Halves(Digits):
+        def mixing(self):
+            return lambda images, targets: (images, torch.full((len(images), 10), 0.1, dtype=images.dtype))
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
+    run = a_run(tiny("training.clip_norm=null"), Classification(), model, tmp_path)
+    run.parts.data = Halves()
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    changes = step_s_change(run, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
+    assert all(change.abs().max() < 1e-12 for change in changes)  # equal shares are what zero weights predict

@@ -33,6 +33,8 @@ MODES = {
     "check_data": check_data.check_data,
 }
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
+TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
+"""Modes that are about the model of the run in whose folder they leave their results."""
 LONGEST_NAME = 80
 EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
 """Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
@@ -46,7 +48,7 @@ def run(cfg: DictConfig) -> float | None:
     directory = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     check_sweep_files(overrides, hydra_config.mode)
-    if cfg.get("mode") in USES_A_TRAINED_MODEL:
+    if cfg.get("mode") in TAKES_A_RUN_S_SETTINGS:
         file = OmegaConf.select(cfg, "weights.file") or RunDirectory(directory).best
         adopt(cfg, trained_settings(str(file)) or {}, overrides)
     config = checked(cfg)

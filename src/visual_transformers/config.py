@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import make_dataclass
+from dataclasses import asdict, make_dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers.errors import ConfigError, UserError
-from visual_transformers.settings import SECTIONS, Config, Node
+from visual_transformers.settings import SECTIONS, Config, Inference, Node
 
 ALLOWED_TARGETS = ("visual_transformers.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
 SUPPLIED = {
@@ -57,7 +57,7 @@ def checked(cfg: DictConfig) -> Config:
     return Config(**everything | sections | {"everything": everything})
 
 
-ADOPTED = ("task", "model", "data")
+ADOPTED = ("task", "model", "data", "inference")
 """Groups that a trained model brings along, unless the command line chooses others."""
 
 
@@ -65,7 +65,7 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
     """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries.
 
     A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set
-    or take away; a recipe chooses all.
+    or take away, whether `trained` has that key or was left by a version that did not know it; a recipe chooses all.
     """
     named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     if "recipe" in named:
@@ -82,7 +82,7 @@ def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
                 with open_dict(cfg):
                     cfg[group].pop(key, None)
             else:
-                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key))
+                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key), force_add=True)
 
 
 def build(node: Node, path: str, **supplied: Any) -> Any:
@@ -246,7 +246,15 @@ def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iter
         typed[key] = value
         node[key] = typed[key]
     except OmegaConfBaseException:
-        yield f"{prefix}{key}={value}: expected {getattr(expected, '__name__', expected)}"
+        yield f"{prefix}{key}={value}: expected {_as_said(expected, value)}"
+
+
+def _as_said(expected: Any, value: Any) -> str:
+    """The name of a type, and of a list how to write one."""
+    if typing.get_origin(expected) is not list:
+        return getattr(expected, "__name__", str(expected))
+    element = typing.get_args(expected)[0].__name__
+    return f"a list of {element}" + ("" if isinstance(value, ListConfig) else f", as [{value}]")
 
 
 def _config_type(annotation: Any) -> Any:
@@ -310,14 +318,24 @@ def _cross_field_problems(cfg: DictConfig) -> Iterator[str]:
         yield f"export.formats=[{','.join(map(str, formats))}]: expected one or more of {', '.join(EXPORT_FORMATS)}"
     if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
         yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
-    if not 0 <= (_number(cfg, "predict.overlap") or 0) < 1:
-        yield f"predict.overlap={cfg.predict.overlap}: must be at least 0 and below 1"
-    scales = OmegaConf.select(cfg, "predict.scales")
+    if not 0 <= (_number(cfg, "inference.overlap") or 0) < 1:
+        yield f"inference.overlap={cfg.inference.overlap}: must be at least 0 and below 1"
+    scales = OmegaConf.select(cfg, "inference.scales")
     if isinstance(scales, ListConfig) and not (len(scales) and all(0 < scale < math.inf for scale in _numbers(scales))):
-        yield f"predict.scales={scales}: list one factor or more, each above 0 and finite; [1.0] resizes nothing"
+        yield f"inference.scales={scales}: list one factor or more, each above 0 and finite; [1.0] resizes nothing"
+    if kind == "classification" and (given := list(_changed(cfg.get("inference"), Inference()))):
+        yield f"{', '.join(given)}: for segmenters alone, and this is task=classification; leave it out"
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
     if batch_size and accumulate and batch_size % accumulate:
         yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
+
+
+def _changed(node: Any, usual: Inference) -> Iterator[str]:
+    """`inference.KEY=VALUE` for each key that is not as usual."""
+    if isinstance(node, DictConfig):
+        for key, value in asdict(usual).items():
+            if key in node and node[key] != value:
+                yield f"inference.{key}={node[key]}"
 
 
 AT_LEAST = {
@@ -327,7 +345,9 @@ AT_LEAST = {
     "training.log_every": 1,
     "training.samples": 0,
     "predict.top": 1,
-    "predict.window": 1,
+    "inference.window": 1,
+    "inference.short_side": 1,
+    "inference.pad_to": 1,
     "data.batch_size": 1,
     "data.eval_batch_size": 1,
     "data.check_files": 0,

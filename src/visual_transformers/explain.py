@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from visual_transformers import atomic, plots_look
@@ -21,6 +22,7 @@ from visual_transformers.models.tokens import VTModule, VTPyramid
 from visual_transformers.probabilities import at_least, resized
 from visual_transformers.settings import Config
 from visual_transformers.trained import Trained
+from visual_transformers.training.rundir import clear
 
 Arguments = dict[nn.Module, tuple[Any, ...]]
 """What each module was last called with."""
@@ -61,20 +63,33 @@ def explain(cfg: Config, directory: Path) -> None:
     trained = Trained.build(cfg, directory)
     stages = token_stages(trained.model)
     images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
+    clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
     explained = []
-    for path, picture in images:
-        with images.attempt(path):
-            image = trained.prepare(picture)
-            logits, found = looks(trained, stages, image)
-            record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
-            record["parts"] = [numbers(part) for part in found]
-            draw(directory / record["picture"], image, record, found)
-            explained.append(record)
-            entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
-            print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
+
+    def looked_at(picture: Image.Image) -> tuple[Tensor, Tensor, list[Looks]]:
+        image = trained.prepare(picture)
+        return image, *looks(trained, stages, image)
+
+    for path, _, (image, logits, found) in images.shown_to(looked_at):
+        record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
+        record["parts"] = [numbers(part) for part in found]
+        draw(directory / record["picture"], image, record, found)
+        explained.append(record)
+        entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
+        print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
     atomic.write_text(directory / "explain.json", json.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
     images.check_all_were_read()
+
+
+def earlier_sheets(folder: Path) -> list[str]:
+    """Sheets in a folder that the explain.json beside them names; none where that is missing or damaged."""
+    try:
+        listed = {record["picture"] for record in json.loads((folder / "explain.json").read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
+    return [name for name in names if name in listed]
 
 
 def token_stages(model: nn.Module) -> list[TokenStage]:

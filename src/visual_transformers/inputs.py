@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from glob import glob
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageOps
 
@@ -17,6 +17,9 @@ from visual_transformers.data.files import images_below, read_image
 from visual_transformers.data.module import DataModule
 from visual_transformers.errors import ConfigError, DataError
 from visual_transformers.settings import Config
+from visual_transformers.training.rundir import clear
+
+Found = TypeVar("Found")
 
 
 def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
@@ -29,6 +32,7 @@ def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
         return image_paths(cfg.input), cfg.input
     data: DataModule = build(cfg.data, "data")
     paths = []
+    clear(folder.parent, [folder.name])
     for name, image in data.pictures(cfg.training.samples):
         paths.append(folder / f"{name}.png")
         atomic.write(paths[-1], lambda path, image=image: image.save(path, format="PNG"))  # type: ignore[misc]
@@ -68,6 +72,16 @@ def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
     return {path: name.as_posix() for path, name in names.items()}
 
 
+def upright(image: Image.Image, path: Path) -> Image.Image:
+    """The image turned as its EXIF says; as it is, with a printed note, where its EXIF cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow meets damaged EXIF with many kinds, SyntaxError and struct.error among them
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"note: {path}: its EXIF cannot be read ({reason}); taken as it is, not turned")
+        return image
+
+
 class ReadableImages:
     """Iterates over (path, RGB image), upright as a camera's EXIF says; what fails is reported, skipped and counted."""
 
@@ -82,18 +96,24 @@ class ReadableImages:
             except DataError as error:
                 self._skip(str(error))
             else:
-                yield path, ImageOps.exif_transpose(image)
+                yield path, upright(image, path)
 
-    @contextmanager
-    def attempt(self, path: Path) -> Iterator[None]:
-        """Let one image that the model cannot take cost none of the others' results."""
-        try:
-            yield
-        except ConfigError:  # the model can take no image at all
-            raise
-        except (RuntimeError, ValueError) as error:  # of torch: too small for a norm, too large for the memory
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            self._skip(f"{path}: the model cannot take it ({reason}); try another size, or predict.window")
+    def shown_to(self, model: Callable[[Image.Image], Found]) -> Iterator[tuple[Path, Image.Image, Found]]:
+        """Iterates over (path, RGB image, what the model makes of it); an image that it cannot take costs no other.
+
+        Raises:
+            ConfigError: from a model that can take no image at all.
+        """
+        for path, image in self:
+            try:
+                found = model(image)
+            except ConfigError:
+                raise
+            except (RuntimeError, ValueError) as error:  # of torch: too small for a norm, too large for the memory
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                self._skip(f"{path}: the model cannot take it ({reason}); try another size, or inference.window")
+            else:
+                yield path, image, found
 
     def _skip(self, problem: str) -> None:
         self.problems.append(problem)

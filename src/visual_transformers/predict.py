@@ -13,11 +13,14 @@ from PIL import Image
 
 from visual_transformers import atomic, coco_results, plots, plots_look, probabilities
 from visual_transformers.data.transforms import denormalise
-from visual_transformers.errors import ConfigError, RunError
+from visual_transformers.errors import RunError
 from visual_transformers.inputs import ReadableImages, given_paths, output_names
-from visual_transformers.settings import Config, PredictSettings
+from visual_transformers.settings import Config, Inference
 from visual_transformers.trained import Trained
+from visual_transformers.training.rundir import clear
 
+LEFT = ("predictions.json", "predictions.png", "masks", "overlays", "coco_stuff_results.json", "inputs")
+"""What this mode leaves in its folder."""
 MAX_SHEET = 64
 """Images in predictions.png."""
 MASK_VALUES = 256
@@ -34,10 +37,9 @@ def predict(cfg: Config, directory: Path) -> None:
     trained = Trained.build(cfg, directory)
     images, directory = ReadableImages(paths), directory / "predict"
     if trained.task.name == "classification":
-        check_whole_images(cfg.predict)
         predictions = classify(trained, images, cfg.predict.top, directory)
     else:
-        predictions = segment(trained, images, output_names(paths, pattern), cfg.predict, directory)
+        predictions = segment(trained, images, output_names(paths, pattern), cfg.inference, directory)
     atomic.write_text(directory / "predictions.json", json.dumps(predictions, indent=2) + "\n")
     print(f"predicted {len(predictions)} images, left in {directory}")
     images.check_all_were_read()
@@ -45,19 +47,22 @@ def predict(cfg: Config, directory: Path) -> None:
 
 def classify(trained: Trained, images: ReadableImages, top: int, directory: Path) -> list[dict[str, Any]]:
     """The `top` most probable classes of each image, the first images as a sheet, and a printed line an image."""
+    clear(directory, LEFT, but_for=images.paths)
     predictions: list[dict[str, Any]] = []
     shown: list[NDArray[np.uint8]] = []
     captions: list[str] = []
-    for path, picture in images:
-        with images.attempt(path):
-            image = trained.prepare(picture)
-            classes = most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
-            predictions.append({"file": str(path), "classes": classes})
-            said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
-            print(f"{path}: {', '.join(said)}")
-            if len(shown) < MAX_SHEET:
-                shown.append(denormalise(image).permute(1, 2, 0).numpy())
-                captions.append(said[0])
+
+    def probable(picture: Image.Image) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        image = trained.prepare(picture)
+        return image, most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
+
+    for path, _, (image, classes) in images.shown_to(probable):
+        predictions.append({"file": str(path), "classes": classes})
+        said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
+        print(f"{path}: {', '.join(said)}")
+        if len(shown) < MAX_SHEET:
+            shown.append(denormalise(image).permute(1, 2, 0).numpy())
+            captions.append(said[0])
     if shown:
         plots_look.labelled(directory / "predictions.png", shown, captions)
     return predictions
@@ -73,21 +78,25 @@ def most_probable(trained: Trained, probabilities: torch.Tensor, top: int) -> li
 
 
 def segment(
-    trained: Trained, images: ReadableImages, names: dict[Path, str], settings: PredictSettings, directory: Path
+    trained: Trained, images: ReadableImages, names: dict[Path, str], settings: Inference, directory: Path
 ) -> list[dict[str, Any]]:
     """A mask and an overlay of each image as it comes, and for COCO-Stuff the results in COCO's own format."""
     check_classes(trained.classes)
     ids = coco_image_ids(trained, images)
+    clear(directory, LEFT, but_for=images.paths)
     predictions, results, masks = [], [], {}
-    for path, picture in images:
-        with images.attempt(path):
-            found = probabilities.of_pixels(trained.logits, trained.prepare(picture), settings, trained.stride)
-            mask = found.argmax(dim=0).to(torch.uint8).cpu().numpy()
-            prediction = written(mask, picture, path, names[path], trained.classes, directory)
-            predictions.append(prediction)
-            if trained.category_ids is not None:
-                results += coco_results.entries(mask, ids[path], trained.category_ids)
-                masks[ids[path]] = directory / prediction["mask"]
+
+    def most_probable_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+        images = trained.prepare(picture)[None]
+        found = probabilities.of_pixels(trained.logits, images, settings, trained.stride)[0]
+        return found.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+    for path, picture, mask in images.shown_to(most_probable_pixels):
+        prediction = written(mask, picture, path, names[path], trained.classes, directory)
+        predictions.append(prediction)
+        if trained.category_ids is not None:
+            results += coco_results.entries(mask, ids[path], trained.category_ids)
+            masks[ids[path]] = directory / prediction["mask"]
     if trained.category_ids is not None:
         coco_results.write(directory / "coco_stuff_results.json", results, masks, trained.category_ids)
     return predictions
@@ -116,19 +125,6 @@ def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
     colours = plots.palette(MASK_VALUES)  # all of them, for a PNG of fewer would have less than 8 bits
     image.putpalette((colours * 255).round().astype(np.uint8).ravel().tolist())
     atomic.write(path, lambda temporary: image.save(temporary, format="PNG"))
-
-
-def check_whole_images(settings: PredictSettings) -> None:
-    """See that no setting of segmenters is given to a classifier.
-
-    Raises:
-        ConfigError: listing those that are.
-    """
-    given = {"window": settings.window is not None, "scales": settings.scales != [1.0], "flip": settings.flip}
-    if wrong := [f"predict.{key}={getattr(settings, key)}" for key, is_given in given.items() if is_given]:
-        raise ConfigError(
-            f"{', '.join(wrong)}: for segmenters alone, and these weights are a classifier's; leave it out"
-        )
 
 
 def check_classes(classes: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""Class probabilities of every pixel of an image: one forward pass, or the mean over windows, scales and the mirror.
+"""Class probabilities of every pixel of images: one forward pass, or the mean over windows, scales and the mirror.
 
-Nothing is padded, for padding would change the tokens, whose attention runs over the whole input.
+Nothing is padded unless asked for, since padding changes the tokens, whose attention runs over the whole input.
 """
 
 from __future__ import annotations
@@ -11,31 +11,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visual_transformers.settings import PredictSettings
+from visual_transformers.settings import Inference
 
 Forward = Callable[[Tensor], Tensor]
 """(B, 3, H, W) -> logits (B, classes, H, W)."""
 
 
 @torch.inference_mode()
-def of_pixels(forward: Forward, image: Tensor, settings: PredictSettings, stride: int) -> Tensor:
-    """Probabilities (classes, H, W) in float32 of an image (3, H, W).
+def of_pixels(forward: Forward, images: Tensor, settings: Inference, stride: int) -> Tensor:
+    """Probabilities (B, classes, H, W) in float32 of images (B, 3, H, W).
 
-    Each of `settings.scales` resizes the image, `settings.flip` mirrors it as well; the probabilities are brought back
-    to the image's own size and averaged there. `stride` is the least side that the model takes.
+    `settings.short_side` and each of `settings.scales` resize the images, `settings.flip` mirrors them as well; the
+    probabilities are brought back to the images' own size and averaged there. `stride` is the least side that the
+    model takes.
     """
-    size = image.shape[1:]
+    size = images.shape[2:]
+    base = settings.short_side / min(size) if settings.short_side else 1.0
     views = [
-        (scale, mirrored) for scale in settings.scales for mirrored in ((False, True) if settings.flip else (False,))
+        (base * scale, mirrored)
+        for scale in settings.scales
+        for mirrored in ((False, True) if settings.flip else (False,))
     ]
     total: Tensor | None = None
     for scale, mirrored in views:
-        view = resized(image[None], [max(1, round(side * scale)) for side in size])
+        view = resized(images, [max(1, round(side * scale)) for side in size])
         found = _over_windows(forward, view.flip(3) if mirrored else view, settings, stride)
         found = resized(found.flip(3) if mirrored else found, size)
         total = found if total is None else total + found
     assert total is not None
-    return total[0] / len(views)
+    return total / len(views)
+
+
+def as_logits(probabilities: Tensor) -> Tensor:
+    """Logits whose softmax they are: what a loss takes in place of a model's output."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
 def resized(images: Tensor, size: Sequence[int]) -> Tensor:
@@ -56,7 +65,7 @@ def starts(side: int, window: int, overlap: float) -> list[int]:
     return [*range(0, side - window, step), max(0, side - window)]
 
 
-def _over_windows(forward: Forward, images: Tensor, settings: PredictSettings, stride: int) -> Tensor:
+def _over_windows(forward: Forward, images: Tensor, settings: Inference, stride: int) -> Tensor:
     """Mean probabilities (B, classes, H, W) over square windows; a window reaches at most as far as the image."""
     height, width = images.shape[2:]
     window = settings.window or max(height, width)
@@ -65,7 +74,7 @@ def _over_windows(forward: Forward, images: Tensor, settings: PredictSettings, s
     for top in starts(height, window, settings.overlap):
         for left in starts(width, window, settings.overlap):
             here = (..., slice(top, top + window), slice(left, left + window))
-            found = _softmax(forward, images[here], stride)
+            found = _softmax(forward, images[here], settings, stride)
             if total is None:
                 total = found.new_zeros(*found.shape[:2], height, width)
             total[here] += found
@@ -74,7 +83,12 @@ def _over_windows(forward: Forward, images: Tensor, settings: PredictSettings, s
     return total / covered.to(total.device)
 
 
-def _softmax(forward: Forward, images: Tensor, stride: int) -> Tensor:
+def _softmax(forward: Forward, images: Tensor, settings: Inference, stride: int) -> Tensor:
     """One forward pass: probabilities (B, classes, H, W) in float32."""
-    probabilities = forward(at_least(images, stride)).softmax(dim=1, dtype=torch.float32)
+    seen = at_least(images, stride)
+    height, width = seen.shape[2:]
+    if settings.pad_to:
+        below, right = (-side % settings.pad_to for side in (height, width))
+        seen = F.pad(seen, (0, right, 0, below))  # zeros are the mean colour of normalised images
+    probabilities = forward(seen)[..., :height, :width].softmax(dim=1, dtype=torch.float32)
     return resized(probabilities, images.shape[2:])

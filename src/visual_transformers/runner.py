@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from visual_transformers import __version__
+from visual_transformers import __version__, probabilities
 from visual_transformers.config import blamed_on, build
 from visual_transformers.data.loading import EvaluationBatches, seeded, training_batches
 from visual_transformers.data.module import DataModule, Samples, spread
@@ -22,7 +22,7 @@ from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
 from visual_transformers.results import Picture, Results
-from visual_transformers.settings import Config, Node
+from visual_transformers.settings import Config, Inference, Node
 from visual_transformers.tasks import Task
 from visual_transformers.trained import say_other_settings, trained_weights
 from visual_transformers.training.checkpoint import TrainState
@@ -121,8 +121,7 @@ def evaluate(parts: Parts, batches: EvaluationBatches) -> Scores:
     parts.model.eval()
     for batch in batches:
         images, targets = parts.move(*batch)
-        with parts.hardware.autocast():
-            logits = parts.forward(images)
+        logits = parts.logits(images)
         loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
         scores.update(logits, targets, loss_sum, parts.task.count(targets))
         seen += len(images)
@@ -142,8 +141,7 @@ def score(cfg: Config, parts: Parts) -> Results:
         except BadFileError:  # said and counted by the evaluation
             continue
         images, _ = parts.move(image[None], torch.empty(0))
-        with parts.hardware.autocast():
-            prediction = parts.model(images).argmax(dim=1)[0]
+        prediction = parts.logits(images).argmax(dim=1)[0]
         pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
     return Results(scores.compute(), scores.table(), pictures)
 
@@ -159,6 +157,7 @@ class Parts:
     model: nn.Module
     forward: nn.Module
     normalise: nn.Module
+    inference: Inference = field(default_factory=Inference)
 
     @classmethod
     def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
@@ -181,12 +180,24 @@ class Parts:
                 images = first_image(samples)
             with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
                 task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
-        return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise)
+        return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise, cfg.inference)
 
     def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A loader's batch on the device, as the model and the loss take it: uint8 becomes float32 and int64 there."""
         images, targets = self.hardware.move(images, targets)
         return self.normalise(images), targets.long()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """What the model says of whole images (B, 3, H, W), shown to it as `inference` says."""
+        if self.inference.plain:
+            return self._once(images)
+        stride = getattr(self.model, "stride", 1)
+        return probabilities.as_logits(probabilities.of_pixels(self._once, images, self.inference, stride))
+
+    def _once(self, images: Tensor) -> Tensor:
+        """One forward pass."""
+        with self.hardware.autocast():
+            return self.forward(images)
 
     def batches(self, split: str) -> EvaluationBatches:
         """Batches of every sample of a split, once."""

@@ -46,22 +46,49 @@ class Training:
 
 
 @dataclass(kw_only=True)
+class Inference:
+    """How a segmenter is shown whole images, in validation, `mode=test` and `mode=predict`.
+
+    Whatever is done to the image, probabilities are brought back to its own size: labels are never resized.
+
+    Args:
+        short_side: to which images are resized, pixels; null for their own size.
+        window: side of the square sliding window, pixels; null for whole images.
+        overlap: share of a window that the next one covers again.
+        pad_to: multiple to which the sides of what the model sees are padded, pixels; null pads nothing.
+        scales: resize factors whose probabilities are averaged.
+        flip: whether to average over the mirrored image as well.
+    """
+
+    short_side: int | None = None
+    window: int | None = None
+    overlap: float = 0.33
+    pad_to: int | None = None
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    flip: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is called once, on the image as it is."""
+        return not self.changed
+
+    @property
+    def changed(self) -> list[str]:
+        """Keys that change anything."""
+        usual = Inference()
+        keys = ("short_side", "window", "pad_to", "scales", "flip")
+        return [key for key in keys if getattr(self, key) != getattr(usual, key)]
+
+
+@dataclass(kw_only=True)
 class PredictSettings:
-    """What `mode=predict` does with an image beyond one forward pass.
+    """What `mode=predict` says of an image.
 
     Args:
         top: classes listed for an image, the most probable first.
-        window: side of the square sliding window of a segmenter, pixels; null for whole images.
-        overlap: share of a window that the next one covers again.
-        scales: resize factors whose probabilities a segmenter averages.
-        flip: whether a segmenter also averages over the mirrored image.
     """
 
     top: int
-    window: int | None
-    overlap: float
-    scales: list[float]
-    flip: bool
 
 
 @dataclass(kw_only=True)
@@ -118,6 +145,7 @@ class Config:
     input: str | None
     weights: WeightSettings
     training: Training
+    inference: Inference
     predict: PredictSettings
     export: ExportSettings
     profile: ProfileSettings
@@ -136,6 +164,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "weights": WeightSettings,
     "training": Training,
+    "inference": Inference,
     "predict": PredictSettings,
     "export": ExportSettings,
     "profile": ProfileSettings,

@@ -65,7 +65,8 @@ class Trained:
     def build(cls, cfg: Config, directory: Path) -> Trained:
         """The model with the weights of `weights.file`, or with the best of this run.
 
-        The classes are those that the file names; otherwise the data set's.
+        The classes are those that the file names; otherwise the data set's, whose folder is read only where its
+        settings do not tell them.
 
         Raises:
             UserError: if there are no weights, or they do not fit.
@@ -74,10 +75,10 @@ class Trained:
         say_other_settings(cfg, file)
         hardware: Hardware = build(cfg.hardware, "hardware")
         hardware.prepare(cfg.seed)
-        classes = file.about.get("classes") or build(cfg.data, "data").classes
-        model = build(cfg.model, "model", num_classes=len(classes))
         data = allowed_object(cfg.data["_target_"], "data")
         assert isinstance(data, type) and issubclass(data, DataModule)
+        classes = file.about.get("classes") or data.known_classes(cfg.data) or build(cfg.data, "data").classes
+        model = build(cfg.model, "model", num_classes=len(classes))
         ids = data.category_ids(cfg.data)
         print(weights.load(model, file, backbone_only=False, classes=classes, category_ids=ids))
         return cls(

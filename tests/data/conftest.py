@@ -56,7 +56,8 @@ def class_folders(tmp_path: Path, write: Write) -> Callable[[dict[str, dict[str,
 
     def make(splits: dict[str, dict[str, int]], size: int = 32) -> Path:
         greys = {
-            name: 40 + 80 * i for i, name in enumerate(sorted({name for split in splits.values() for name in split}))
+            name: (40 + 80 * i) % 256
+            for i, name in enumerate(sorted({name for split in splits.values() for name in split}))
         }
         for split, classes in splits.items():
             for name, count in classes.items():

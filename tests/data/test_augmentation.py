@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from visual_transformers.data.augmentation import ScaleCropFlip
+from visual_transformers.data.augmentation import CropAndFlip, ScaleCropFlip
 from visual_transformers.data.decoding import EncodedImage
+from visual_transformers.errors import DataError
 
 CLASSES = 10
 RED = 25
@@ -138,3 +140,112 @@ def test_pairs_are_mirrored_only_if_flip_is_set(encode: Encode, flip: bool, side
     image = torch.zeros(3, 16, 16, dtype=torch.uint8)
     transform = ScaleCropFlip(crop=16, min_scale=1.0, max_scale=1.0, flip=flip).view()
     assert {int(transform(encode(image), tv_tensors.Mask(mask))[1][0, 0]) for _ in range(20)} == sides
+
+
+# Classification
+
+
+def crops(encode: Encode, count: int = 5, size: int = 24, **options: object) -> list[Tensor]:
+    """Training views of a picture of 50 x 70 random pixels."""
+    image = encode(torch.randint(256, (3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    view = CropAndFlip(**options).view(size)
+    return [view(image) for _ in range(count)]
+
+
+def test_crops_and_flips_are_those_of_torchvisions_transforms(encode: Encode) -> None:
+    picture = torch.randint(256, (3, 50, 70), dtype=torch.uint8)
+    image, view = encode(picture), CropAndFlip(min_area=0.1).view(24)
+    oracle = v2.Compose([v2.RandomResizedCrop(24, scale=(0.1, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found = view(image)
+        torch.manual_seed(seed)
+        assert torch.equal(found, oracle(tv_tensors.Image(picture)))
+
+
+@pytest.mark.parametrize("policy", ["autoaugment", "randaugment", "trivialaugment"])
+def test_a_policy_changes_the_colours_or_shapes_of_crops(encode: Encode, policy: str) -> None:
+    torch.manual_seed(0)
+    without = crops(encode, 10, flip=False, min_area=1.0)
+    torch.manual_seed(0)
+    changed = crops(encode, 10, flip=False, min_area=1.0, policy=policy)
+    assert all(image.dtype == torch.uint8 and image.shape == (3, 24, 24) for image in changed)
+    assert sum(not torch.equal(a, b) for a, b in zip(without, changed, strict=True)) >= 5
+
+
+def test_erasing_blackens_a_rectangle(encode: Encode) -> None:
+    black = [(image == 0).all(dim=0) for image in crops(encode, 10, erase=1.0)]
+    assert all(found.sum() >= 0.02 * 24 * 24 - 24 for found in black)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"min_area": 0.0}, "min_area"),
+        ({"min_area": 1.1}, "min_area"),
+        ({"erase": 1.5}, "erase"),
+        ({"magnitude": 31}, "magnitude"),
+        ({"operations": 0}, "operations"),
+        ({"mixup": -1.0}, "mixup"),
+        ({"cutmix": float("inf")}, "cutmix"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_their_key(options: dict[str, float], key: str) -> None:
+    with pytest.raises(DataError, match=rf"data\.augmentation\..*{key}"):
+        CropAndFlip(**options)
+
+
+def test_without_alphas_nothing_is_mixed() -> None:
+    assert CropAndFlip().mixing(10) is None
+
+
+def test_mixup_blends_images_and_classes_in_the_same_shares() -> None:
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    mixed, shares = CropAndFlip(mixup=1.0).mixing(4)(images, torch.arange(4))
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(mixed[:, 0, 0, 0], shares @ torch.arange(4.0))
+
+
+def test_cutmix_gives_classes_the_shares_of_their_areas() -> None:
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32)
+    mixed, shares = CropAndFlip(cutmix=1.0).mixing(4)(images, torch.arange(4))
+    areas = torch.stack([(mixed[:, 0] == value).float().mean(dim=(1, 2)) for value in range(4)], dim=1)
+    torch.testing.assert_close(areas, shares, atol=1e-6, rtol=0)
+
+
+# Segmentation, beyond crops
+
+
+def test_a_mirrored_image_swaps_left_and_right_labels(encode: Encode) -> None:
+    mask = torch.tensor([[1, 2, 3, 4]], dtype=torch.uint8).expand(4, 4)
+    settings = ScaleCropFlip(crop=4, min_scale=1.0, max_scale=1.0)
+    view = settings.view(mirrored_labels=[(1, 2)])
+    image = encode(torch.zeros(3, 4, 4, dtype=torch.uint8))
+    found = {tuple(view(image, tv_tensors.Mask(mask))[1][0].tolist()) for _ in range(20)}
+    assert found == {(1, 2, 3, 4), (4, 3, 1, 2)}
+
+
+def test_scales_refer_to_the_base_where_there_is_one(encode: Encode) -> None:
+    view = ScaleCropFlip(crop=64, base=30, min_scale=1.0, max_scale=1.0).view()
+    image, mask = encoded_blocks(encode, 60, 90, side=10)
+    inside = view(image, mask)[1] != 255
+    assert (int(inside.any(dim=1).sum()), int(inside.any(dim=0).sum())) == (30, 45)
+
+
+def test_colour_changes_the_image_and_not_the_mask(encode: Encode) -> None:
+    image, mask = encoded_blocks(encode, 40, 40, side=10)
+    plain, coloured = (
+        ScaleCropFlip(crop=40, min_scale=1.0, max_scale=1.0, flip=False, colour=colour).view()(image, mask)
+        for colour in (0.0, 0.5)
+    )
+    assert not torch.equal(plain[0], coloured[0])
+    assert torch.equal(plain[1], coloured[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"crop": 0}, {"base": 0}, {"min_scale": 0.0}, {"min_scale": 3.0}, {"max_scale": float("inf")}, {"colour": 2.0}],
+)
+def test_settings_out_of_range_are_refused_by_their_key(options: dict[str, float]) -> None:
+    with pytest.raises(DataError, match=rf"data\.augmentation\..*{next(iter(options))}"):
+        ScaleCropFlip(**options)

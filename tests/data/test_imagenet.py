@@ -94,9 +94,91 @@ def test_a_chosen_class_without_a_folder_is_named(root: Path) -> None:
     assert "ant" not in str(caught.value).replace(str(root), "")
 
 
-def test_the_validation_folder_may_have_another_name(class_folders: Callable[..., Path]) -> None:
-    data = data_set(class_folders({"train": TRAIN, "val_use": VAL}), val="val_use")
+@pytest.mark.parametrize("val", [None, "named"])
+@pytest.mark.parametrize("folder", ["val", "val_use", "validation", "valid", "Validation", "held-out"])
+def test_the_validation_folder_may_have_any_name(
+    class_folders: Callable[..., Path], folder: str, val: str | None
+) -> None:
+    root = class_folders({"train": TRAIN, folder: VAL, "docs": {}, "other": {"unicorn": 1}})
+    (root / "images").mkdir()
+    data = data_set(root, val=val and folder)
+    assert data.val_set().images.root == root / folder
     assert len(data.val_set()) == sum(VAL.values())
+
+
+def test_folders_below_the_root_are_found_beside_each_other(class_folders: Callable[..., Path]) -> None:
+    data = data_set(class_folders({"images/train": TRAIN, "images/valid": VAL}), train="images/train")
+    assert data.val_set().images.root == Path(data.root) / "images/valid"
+
+
+@pytest.mark.parametrize("other", [{"ant": 1}, VAL], ids=["fewer classes", "the same classes"])
+def test_the_folder_whose_name_begins_with_val_is_preferred_to_others(
+    class_folders: Callable[..., Path], other: dict[str, int]
+) -> None:
+    assert data_set(class_folders({"train": TRAIN, "test": other, "valid": VAL})).val_set().images.root.name == "valid"
+
+
+def test_the_folder_with_all_classes_is_preferred_to_one_with_some(class_folders: Callable[..., Path]) -> None:
+    root = class_folders({"train": TRAIN, "val": {"ant": 1}, "val_use": VAL})
+    assert data_set(root).val_set().images.root.name == "val_use"
+    with pytest.raises(DataError, match=r"several folders have the classes of train: val, val_use; pick data\.val"):
+        data_set(root, classes=["ant"])
+
+
+def test_several_validation_folders_are_all_named(class_folders: Callable[..., Path]) -> None:
+    root = class_folders({"train": TRAIN, "val": VAL, "val_use": VAL, "test": VAL})
+    with pytest.raises(DataError, match=f"^{root}: several folders .* of train: val, val_use; pick data\\.val"):
+        data_set(root)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [({}, "there is none"), ({"test": {"unicorn": 1}, "a": {}}, "there are a, test")],
+    ids=["none", "others"],
+)
+def test_no_validation_folder_is_an_error_that_lists_the_candidates(
+    class_folders: Callable[..., Path], others: dict[str, dict[str, int]], said: str
+) -> None:
+    root = class_folders({"train": TRAIN, **others})
+    for name in others:
+        (root / name).mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=rf"^{root}: no folder beside train has its classes \({said}\).*data\.val"):
+        data_set(root)
+
+
+def test_hidden_folders_are_no_classes(root: Path) -> None:
+    (root / "train/.ipynb_checkpoints").mkdir()
+    (root / "val/.cache").mkdir()
+    assert data_set(root).classes == ["ant", "cat", "dog"]
+
+
+# What classes are called
+
+WNIDS = {"n01440764": "tench", "n02012849": "crane bird", "n03126707": "crane", "n03445777": "golf ball"}
+
+
+@pytest.fixture
+def wordnet_root(class_folders: Callable[..., Path]) -> Path:
+    return class_folders({split: dict.fromkeys(WNIDS, 1) for split in ("train", "val")})
+
+
+def test_folders_named_by_wordnet_ids_are_called_by_words(wordnet_root: Path) -> None:
+    data = data_set(wordnet_root)
+    assert data.classes == list(WNIDS.values())
+    assert [path.parent.name for path in data.val_set().images] == list(WNIDS)
+    assert [name for name, _ in data.pictures(4)] == [f"{name}/0" for name in WNIDS.values()]
+
+
+@pytest.mark.parametrize("classes", [["golf ball", "tench"], ["n03445777", "n01440764"], ["golf ball", "n01440764"]])
+def test_classes_are_chosen_by_ids_or_by_words(wordnet_root: Path, classes: list[str]) -> None:
+    data = data_set(wordnet_root, classes=classes)
+    assert data.classes == ["golf ball", "tench"]
+    assert [path.parent.name for path in data.val_set().images] == ["n03445777", "n01440764"]
+
+
+def test_an_id_and_its_words_are_the_same_class_twice(wordnet_root: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.classes.*twice"):
+        data_set(wordnet_root, classes=["tench", "n01440764"])
 
 
 def test_the_test_set_is_the_validation_set(root: Path) -> None:
@@ -123,10 +205,10 @@ def test_a_missing_root_shows_the_layout_that_is_expected(tmp_path: Path) -> Non
     assert f"{missing}/val_use/<class>/" in message
 
 
-def test_a_missing_split_folder_is_named(class_folders: Callable[..., Path]) -> None:
-    root = class_folders({"train": TRAIN})
-    with pytest.raises(DataError, match=f"^{root}/val: no such folder"):
-        data_set(root)
+@pytest.mark.parametrize("options", [{"train": "absent"}, {"val": "absent"}], ids=["train", "val"])
+def test_a_missing_split_folder_is_named(root: Path, options: dict[str, str]) -> None:
+    with pytest.raises(DataError, match=f"^{root}/absent: no such folder"):
+        data_set(root, **options)
 
 
 def test_a_training_folder_without_class_folders_is_named(class_folders: Callable[..., Path]) -> None:
@@ -162,6 +244,18 @@ def test_a_class_folder_without_images_is_named(class_folders: Callable[..., Pat
     with pytest.raises(DataError, match="cat") as caught:
         data.train_set() if split == "train" else data.val_set()
     assert str(root / split) in str(caught.value)
+
+
+def test_excluded_files_are_left_out(root: Path) -> None:
+    (root / "bad.txt").write_text("val/cat/1.JPEG\nval/dog/0.JPEG\n")
+    data = data_set(root, exclude=str(root / "bad.txt"))
+    assert [f"{path.parent.name}/{path.name}" for path in data.val_set().images] == [
+        "ant/0.JPEG",
+        "ant/1.JPEG",
+        "cat/0.JPEG",
+    ]
+    assert data.val_set().labels.tolist() == [0, 0, 1]
+    assert len(data.train_set()) == sum(TRAIN.values())
 
 
 def test_a_file_that_is_no_image_is_named(root: Path) -> None:

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from visual_transformers.data import Digits, ImageNet, MaskFolder
 from visual_transformers.data.augmentation import ScaleCropFlip
-from visual_transformers.data.loading import EvaluationBatches, Loading, SeededSamples, StepSampler, training_batches
+from visual_transformers.data.loading import (
+    EvaluationBatches,
+    Loading,
+    SeededSamples,
+    StepSampler,
+    seeded,
+    training_batches,
+)
+from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import DataError
 
 LENGTH, BATCH = 10, 4
@@ -71,6 +79,16 @@ def test_starting_later_gives_the_rest_of_the_sequence(start: int) -> None:
 
 def test_the_length_is_the_number_of_steps() -> None:
     assert len(StepSampler(length=LENGTH, batch_size=BATCH, seed=0, start=2, stop=7)) == 5 == len(steps(2, 7))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_together_take_the_batches_of_one(ranks: int) -> None:
+    shares = [
+        list(StepSampler(length=LENGTH, batch_size=BATCH, seed=0, start=0, stop=6, rank=rank, ranks=ranks))
+        for rank in range(ranks)
+    ]
+    for whole, parts in zip(steps(stop=6), zip(*shares, strict=True), strict=True):
+        assert sorted(key for part in parts for key in part) == sorted(whole)
 
 
 # Augmentation
@@ -270,6 +288,52 @@ def test_a_bad_file_in_evaluation_raises_a_data_error_with_its_name(
     with pytest.raises(DataError) as caught:
         list(EvaluationBatches(data.train_set(), batch_size=2, loading=loading))
     check_message(str(caught.value), bad)
+
+
+def training(data: ImageNet, loading: Loading, bad_files: BadFiles, stop: int = 3) -> list[tuple[Tensor, Tensor]]:
+    return batches(data.train_set(), loading.workers, batch_size=2, stop=stop, bad_files=bad_files)
+
+
+def test_a_bad_file_that_may_be_skipped_costs_its_own_sample_alone(
+    broken: tuple[ImageNet, Path], loading: Loading, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, bad = broken
+    bad_files = BadFiles(5, allowed=True, max_share=0.2)
+    found = training(data, loading, bad_files, stop=6)  # two epochs
+    assert sum(len(images) for images, _ in found) == 2 * 4
+    assert bad_files.paths == [str(bad)]
+    assert capsys.readouterr().out.count(str(bad)) == 1
+
+
+def test_the_other_samples_are_those_of_a_set_without_the_bad_file(broken: tuple[ImageNet, Path]) -> None:
+    data, _bad = broken
+    found = training(data, Loading(), BadFiles(5, allowed=True, max_share=0.2))
+    with seeded(0, 0, 0):
+        expected = data.train_set()[0]
+    matches = [torch.equal(image, expected[0]) for images, _ in found for image in images]
+    assert any(matches)
+
+
+def test_more_bad_files_than_allowed_stop_the_run(broken: tuple[ImageNet, Path], loading: Loading) -> None:
+    data, _bad = broken
+    with pytest.raises(DataError, match=r"1 of 5 samples had to be skipped, more than data\.max_skipped=0\.1"):
+        training(data, loading, BadFiles(5, allowed=True, max_share=0.1))
+
+
+def test_a_batch_of_bad_files_alone_is_an_error(broken: tuple[ImageNet, Path]) -> None:
+    data, _ = broken
+    with pytest.raises(DataError, match=r"data\.batch_size"):
+        batches(data.train_set(), batch_size=1, stop=5, bad_files=BadFiles(5, allowed=True, max_share=1.0))
+
+
+def test_evaluation_counts_what_it_skips(broken: tuple[ImageNet, Path], loading: Loading) -> None:
+    data, _ = broken
+    found = EvaluationBatches(
+        data.train_set(), batch_size=2, loading=loading, bad_files=BadFiles(5, allowed=True, max_share=1.0)
+    )
+    for _ in range(2):
+        assert sum(len(images) for images, _ in found) == 4
+        assert found.skipped == 1
 
 
 class Interrupts:

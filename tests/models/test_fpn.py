@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import FeaturePyramidNetwork, StochasticDepth
 
 from visual_transformers.models import panoptic_fpn, vt_fpn
 from visual_transformers.models.fpn import LEVELS, SemanticBranch, SemanticFPN
@@ -222,6 +222,53 @@ def test_one_transformer_mixes_the_tokens_of_all_levels() -> None:
     before = pyramid(levels)
     after = pyramid([*levels[:3], levels[3] + 1])
     assert all((a - b).abs().max() > 1e-6 for a, b in zip(after[:3], before[:3], strict=True))
+
+
+# Regularisation
+
+
+def drops(module: nn.Module) -> list[float]:
+    """Chances of every residual branch to be dropped, in the order of the layers."""
+    return [m.p for m in module.modules() if isinstance(m, StochasticDepth)]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "setting", [{"dropout": 0.5}, {"stochastic_depth": 0.5}], ids=lambda setting: next(iter(setting))
+)
+def test_regularisation_changes_training_and_not_evaluation(name: str, setting: dict[str, float]) -> None:
+    regular, plain = build(name, **setting), build(name)
+    regular.load_state_dict(plain.state_dict())
+    images = torch.randn(4, 3, 64, 64)
+    assert not torch.allclose(regular.train()(images), plain.train()(images), atol=1e-3)
+    plain.load_state_dict(regular.state_dict())
+    assert torch.equal(regular.eval()(images), plain.eval()(images))
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_dropout_zeroes_whole_channels_of_the_sum_before_the_classifier(p: float) -> None:
+    branch = SemanticBranch([16] * 4, 64, CLASSES, dropout=p).train()
+    logits = branch(feature_maps((16,) * 4, 64, 96))
+    bias_alone = branch.classifier.bias[:, None, None].expand_as(logits[0])
+    assert torch.equal(logits[0], bias_alone) == (p == 1.0)
+    assert isinstance(branch.dropout, nn.Dropout2d)
+
+
+def test_stochastic_depth_grows_linearly_to_the_last_block_or_to_the_vt_modules() -> None:
+    blocks = 8
+    expected = [0.4 * i / blocks for i in range(1, blocks + 1)]
+    assert drops(build("panoptic_fpn", stochastic_depth=0.4)) == pytest.approx(expected)
+    model = build("vt_fpn", stochastic_depth=0.4)
+    assert drops(model.backbone) == pytest.approx([0.4 * i / (blocks + 1) for i in range(1, blocks + 1)])
+    assert drops(model.pyramid) == pytest.approx([0.4] * 5)  # the transformer, and a projector for each level
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("setting", [{"dropout": 1.5}, {"stochastic_depth": 1.0}])
+def test_rates_out_of_range_are_refused_with_the_number(name: str, setting: dict[str, float]) -> None:
+    [value] = setting.values()
+    with pytest.raises(ValueError, match=re.escape(str(value))):
+        build(name, **setting)
 
 
 # Sizes of images

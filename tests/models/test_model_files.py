@@ -1,20 +1,25 @@
-"""Every file of conf/model: what it costs against published or hand-counted figures, and that it trains."""
+"""Every file of conf/model: its values and its builder's, its cost against published figures, and that it trains."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from visual_transformers.config import build
+from visual_transformers import models
+from visual_transformers.config import allowed_object, build
 
-FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+ROOT = Path(__file__).parents[2]
+SWEEPS = sorted((ROOT / "experiments" / "sweep").glob("*.yaml"))
+FILES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 SIZES = {"classifier": (224, 224), "fpn": (800, 1216), "seed_fpn": (512, 512)}
 CLASSES = {"seed_resnet18": 144, "seed_vt_resnet18": 144}
 
@@ -38,6 +43,20 @@ PUBLISHED = {
     "seed_panoptic_fpn": (26.128, 1e-3, 62.67 / 2, 1e-3),  # its own 16.4 M share blocks that ours does not
     "seed_vt_fpn": (49.980, 1e-3, 89.75 / 2, 1e-3),
 }
+
+
+# Keys whose value in the file is not the default of the builder that has the file's name, or else of its _target_. The
+# paper's FPNs stride in the 1x1 convolution, torchvision's weights, which the library's users load, in the 3x3 one.
+OTHER_THAN_THE_BUILDER_S = {
+    "panoptic_fpn": {"stride_in_1x1"},
+    "panoptic_fpn_r101": {"stride_in_1x1", "backbone"},
+    "vt_fpn": {"stride_in_1x1"},
+    "vt_fpn_r101": {"stride_in_1x1", "backbone"},
+    "seed_panoptic_fpn": {"output_convs", "finest_norm", "branch_bias"},
+    "seed_vt_resnet18": {"channels", "group_width", "token_groups", "pixel_convs", "init", "unit_filters"},
+    "seed_vt_fpn": {"pyramid_channels", "group_width", "token_groups", "pixel_convs", "init", "unit_filters",
+                    "finest_norm", "branch_bias"},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -67,6 +86,17 @@ def test_every_model_file_has_its_figures_here() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_a_file_has_all_keys_of_its_builder_and_its_defaults(node: Any, name: str) -> None:
+    settings = node(name)
+    target = settings.pop("_target_")
+    builder = getattr(models, name, None) or allowed_object(target, "model")
+    defaults = {key: parameter.default for key, parameter in inspect.signature(builder).parameters.items()}
+    assert set(settings) == set(defaults) - {"num_classes"}
+    different = {key for key, value in settings.items() if value != defaults[key]}
+    assert different == OTHER_THAN_THE_BUILDER_S.get(name, set())
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_model_has_the_published_parameters_and_macs(node: Any, name: str) -> None:
     settings = node(name)
     model = on_meta(settings | ({"reassociate": False} if "reassociate" in settings else {}), name)
@@ -88,16 +118,41 @@ def test_reassociation_saves_what_was_measured_on_the_reference_implementation(
     assert giga_macs(on_meta(node(name), name), SIZES[kind(name)]) == pytest.approx(billions, rel=1e-3)
 
 
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweeps_note_has_our_own_macs_and_parameters(composed: Any, path: Path) -> None:
+    [(key, values)] = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
+    ours = path.read_text().split("Ours ")[1].replace("\n# ", " ")
+    for value in values.split(","):
+        settings = OmegaConf.to_container(composed(f"{key}={value}", "model.reassociate=false").model, resolve=True)
+        model = on_meta(settings, "vt_resnet18")
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        assert f" {giga_macs(model, (224, 224)) * 1e3:.0f}, {millions:.2f}" in ours
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_model_takes_a_training_step_on_a_small_image(node: Any, name: str) -> None:
-    model = build(node(name), "model", num_classes=5).train()
+def test_training_moves_every_parameter(node: Any, name: str) -> None:
+    assert unmoved(build(node(name), "model", num_classes=5), name) == []
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vt_resnet18", "panoptic_fpn", "vt_fpn"])
+def test_training_moves_every_parameter_behind_branches_that_start_at_zero(node: Any, name: str) -> None:
+    assert unmoved(build(node(name) | {"zero_init": True}, "model", num_classes=5), name) == []
+
+
+def unmoved(model: nn.Module, name: str) -> list[str]:
+    """The parameters that three training steps leave as they were.
+
+    It takes two to reach what stands before a branch that starts at zero. Adam's steps are as long for small gradients
+    as for large ones, so that none is lost in rounding.
+    """
     images = torch.randn(2, 3, 64, 64)
     targets = torch.randint(5, (2,) if kind(name) == "classifier" else (2, 64, 64))
-    before = {key: p.detach().clone() for key, p in model.named_parameters()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    F.cross_entropy(model(images), targets).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    assert any(not torch.equal(p, before[key]) for key, p in model.named_parameters())
+    before = {key: p.detach().clone() for key, p in model.train().named_parameters()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), targets).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
     assert model(images).isfinite().all()
+    return [key for key, p in model.named_parameters() if torch.equal(p, before[key])]

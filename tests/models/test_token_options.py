@@ -136,9 +136,9 @@ def test_graph_convolution_follows_its_equation() -> None:
     close(module(t), t + torch.relu(mixed) @ module.weight.weight.T)
 
 
-@pytest.mark.parametrize("heads", [0, 3, 16])
-def test_heads_that_do_not_divide_are_refused_with_the_number(heads: int) -> None:
-    with pytest.raises(ValueError, match=f"heads={heads} do not divide"):
+@pytest.mark.parametrize(("heads", "near"), [(0, "1"), (3, "2 or 4"), (16, "8")])
+def test_heads_that_do_not_divide_are_refused_with_the_next_numbers_that_do(heads: int, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"heads={heads} do not divide the 8 channels of .*; choose {near}$"):
         TokenTransformer(TOKEN_CHANNELS, heads=heads)
 
 

@@ -15,8 +15,10 @@ from torchvision.ops import FrozenBatchNorm2d
 from visual_transformers.errors import WeightsError
 from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18, weights
 from visual_transformers.models.weights import WeightFile
+from visual_transformers.wordnet import words
 
 CLASSES = ["cat", "dog", "fox"]
+IDS, WORDS = list(words()), list(words().values())
 
 
 class Tiny(nn.Module):
@@ -79,6 +81,20 @@ def test_what_a_file_says_can_be_read_alone(tmp_path: Path, name: str) -> None:
     else:
         weights.save(path, Tiny(), about)
     assert weights.read_about(path) == weights.read(path).about == about
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_file_of_torchs_says_is_read_without_its_tensors_where_the_format_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    content, mapped = {"model": Tiny().state_dict(), "classes": CLASSES}, []
+    torch.save(content, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *given, **options: mapped.append(options["mmap"]) or load(*given, **options)
+    )
+    assert weights.read_about(tmp_path / "model.pt") == {"classes": CLASSES}
+    assert mapped == [zipped]
 
 
 def test_saved_file_is_plain_safetensors(tmp_path: Path) -> None:
@@ -517,6 +533,22 @@ def test_published_bottlenecks_are_refused_where_the_stride_is_in_the_first_conv
     assert_same(state(model), before)
 
 
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_a_backbone_of_torchvisions_segmenters_brings_a_note_that_it_is_dilated(auxiliary: bool) -> None:
+    with torch.device("meta"):
+        theirs = torchvision.models.segmentation.fcn_resnet50(
+            weights=None, weights_backbone=None, aux_loss=auxiliary, num_classes=3
+        )
+    theirs.to_empty(device="cpu")
+    loaded = weights.load(panoptic_fpn(num_classes=3), given(theirs), backbone_only=True, classes=CLASSES)
+    assert any("dilated" in note for note in loaded.notes)
+
+
+def test_an_fpn_of_ours_brings_no_note_that_it_is_dilated() -> None:
+    model = panoptic_fpn(num_classes=3, backbone="resnet18")
+    assert weights.load(model, given(model), backbone_only=True, classes=CLASSES).notes == []
+
+
 def test_resnet_loads_the_backbone_of_an_fpn() -> None:
     source, model = MODELS["panoptic_fpn"][0](3), resnet18(num_classes=3)
     weights.load(model, given(source), backbone_only=True, classes=CLASSES)
@@ -611,15 +643,25 @@ def test_other_class_names_are_refused_with_the_place_where_a_long_list_differs(
     assert "first different at index 17: 'owl' in the file, 'class 17' in the data set" in said
 
 
-def test_imagenets_ids_are_taken_for_the_published_names_in_their_order() -> None:
-    ours, theirs = [f"n{i:08}" for i in range(1000)], [f"thing {i}" for i in range(1000)]
+@pytest.mark.parametrize("ours", [IDS, WORDS], ids=["ids", "words"])
+@pytest.mark.parametrize("theirs", [IDS, WORDS], ids=["ids in the file", "words in the file"])
+def test_imagenets_ids_and_their_words_are_the_same_classes(ours: list[str], theirs: list[str]) -> None:
+    file = given(Tiny(3), classes=theirs[:3])
+    assert file.about["classes"] == WORDS[:3]
+    assert "classes" not in str(weights.load(Tiny(3), file, backbone_only=False, classes=ours[:3]))
+
+
+@pytest.mark.parametrize("ours", [IDS, WORDS], ids=["ids", "words"])
+def test_all_of_imagenet_is_taken_for_another_publishers_words_in_the_same_order(ours: list[str]) -> None:
+    theirs = [f"thing {i}" for i in range(1000)]
     said = weights.load(Tiny(1000), given(Tiny(1000), classes=theirs), backbone_only=False, classes=ours)
-    assert "order of ImageNet's ids: n00000000 is 'thing 0'" in str(said)
+    assert "order of ImageNet's ids: 'tench' is 'thing 0'" in str(said)
 
 
-def test_imagenets_ids_in_another_order_are_refused() -> None:
-    ours, theirs = [f"n{i:08}" for i in range(1000)][::-1], [f"thing {i}" for i in range(1000)]
-    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=theirs), classes=ours)
+def test_imagenet_in_another_order_is_refused() -> None:
+    theirs = [f"thing {i}" for i in range(1000)]
+    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=theirs), classes=IDS[::-1])
+    assert "trained for 1000 classes" in message(Tiny(1000), given(Tiny(1000), classes=IDS[::-1]), classes=IDS)
 
 
 @pytest.mark.parametrize("backbone_only", [False, True])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -64,3 +66,22 @@ def test_the_number_of_threads_is_set():
     Hardware(threads=1).prepare(seed=0)
     assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
+
+
+def test_null_workers_are_one_for_each_core_that_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert Hardware(workers=None).loading.workers == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert Hardware(workers=3).loading.workers == 3
+
+
+@pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])
+def test_bf16_in_software_is_said(monkeypatch, capsys, capability, said):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    Hardware(precision="bf16")
+    assert ("twenty times slower" in capsys.readouterr().out) == said
+    Hardware(precision="fp32")
+    assert capsys.readouterr().out == ""

@@ -74,6 +74,11 @@ class CocoStuff(MaskData):
         """Official ids of the label set that the settings name."""
         return IDS[settings.get("label_set", cls.label_set)]
 
+    @classmethod
+    def known_classes(cls, settings: dict[str, Any]) -> list[str]:
+        """Class names of the label set that the settings name."""
+        return [names()[i] for i in cls.category_ids(settings)]
+
     @property
     def classes(self) -> list[str]:
         """The label set's class names."""

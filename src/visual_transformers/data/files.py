@@ -32,7 +32,7 @@ def rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image, np.int64).clip(0, 65535) // 257
         image = Image.fromarray(grey.astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 def read_mask(path: str | Path) -> NDArray[np.uint8]:

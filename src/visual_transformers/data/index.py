@@ -7,6 +7,7 @@ of the whole list. The buffer is a tensor, which processes share however they ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ class FileIndex(Sequence[Path]):
         """
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        start, end = self._ends[index % len(self)], self._ends[index % len(self) + 1]
-        return self._text[start:end].numpy().tobytes().decode("utf-8", "surrogateescape")
+        start, end = self._ends.numpy()[index % len(self) : index % len(self) + 2]
+        return _decoded(self._text.numpy()[start:end].tobytes())
 
     def subset(self, places: NDArray[np.int64]) -> FileIndex:
         """The files at some places, in that order."""
@@ -49,7 +50,12 @@ class FileIndex(Sequence[Path]):
 
     def names(self) -> Iterator[str]:
         """All paths below the root."""
-        return map(self.name, range(len(self)))
+        text, ends = self._text.numpy().tobytes(), self._ends.tolist()
+        return (_decoded(text[start:end]) for start, end in pairwise(ends))
 
     def __getitem__(self, index: int) -> Path:  # type: ignore[override]  # of a slice nobody has need
         return self.root / self.name(index)
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

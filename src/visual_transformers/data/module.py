@@ -98,6 +98,11 @@ class DataModule(ABC):
         """What becomes of the samples of a split that cannot be read: the first one is an error."""
         return BadFiles(len(samples))
 
+    @classmethod
+    def known_classes(cls, settings: dict[str, Any]) -> list[str] | None:
+        """Names of the classes where the settings alone tell them; None where that takes the data set's files."""
+        return None
+
     def check(self, samples: Samples) -> None:
         """Look at one of the sets above before any work starts.
 

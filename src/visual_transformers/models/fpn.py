@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from visual_transformers.models.pointwise import Initialisation
-from visual_transformers.models.resnet import BackboneName, ResNetStages, check_images
+from visual_transformers.models.resnet import BackboneName, ResNetStages, block_and_layers, check_images, drop_rates
 from visual_transformers.models.tokens import NormName, TokenizerName, TokenModuleName, VTDesign, VTPyramid
 
 LEVELS = ("c2", "c3", "c4", "c5")
@@ -46,13 +46,19 @@ class TokenPyramid(nn.Module):
 
     With `channels=None` there are neither laterals nor the sum, and every level keeps its own channels, as in the
     reference implementation.
+
+    Args:
+        in_channels: of each level, the finest first.
+        channels: of every level behind its lateral.
+        design: how the VT modules are made.
+        drop: chance that a residual branch of theirs is dropped for an image in training.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int | None, design: VTDesign):
+    def __init__(self, in_channels: Sequence[int], channels: int | None, design: VTDesign, drop: float = 0.0):
         super().__init__()
         self.laterals = None if channels is None else nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.channels = list(in_channels) if channels is None else [channels] * len(in_channels)
-        self.vt = VTPyramid(design, self.channels)
+        self.vt = VTPyramid(design, self.channels, drop)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
         """C2 to C5, each with its own channels -> P2 to P5."""
@@ -76,6 +82,7 @@ class SemanticBranch(nn.Module):
         num_classes: outputs.
         finest_norm: whether the finest level's stage has GroupNorm and ReLU; the reference implementation's has not.
         bias: whether the 3x3 convolutions have biases, as the reference implementation's.
+        dropout: chance of a channel of the sum to be zeroed, over the whole image, before the classifier in training.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class SemanticBranch(nn.Module):
         *,
         finest_norm: bool = True,
         bias: bool = False,
+        dropout: float = 0.0,
     ):
         super().__init__()
 
@@ -97,6 +105,7 @@ class SemanticBranch(nn.Module):
             nn.ModuleList(stage(channels if i else c, norm=level > 0 or finest_norm) for i in range(max(1, level)))
             for level, c in enumerate(in_channels)
         )
+        self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
@@ -109,7 +118,7 @@ class SemanticBranch(nn.Module):
                 if level:
                     x = resize(x, levels[level - step].shape[2:])
             summands.append(x)
-        return self.classifier(torch.stack(summands).sum(dim=0))
+        return self.classifier(self.dropout(torch.stack(summands).sum(dim=0)))
 
 
 class SemanticFPN(nn.Module):
@@ -142,6 +151,8 @@ def panoptic_fpn(
     finest_norm: bool = True,
     branch_bias: bool = False,
     zero_init: bool = False,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
 ) -> SemanticFPN:
     """Panoptic FPN's semantic half (Kirillov et al. 2019), the baseline: its pyramid costs 55.1 GMACs at 800 x 1216.
 
@@ -155,10 +166,25 @@ def panoptic_fpn(
         branch_channels: channels of the semantic branch, a multiple of 32.
         finest_norm, branch_bias: see `SemanticBranch`.
         zero_init: whether every residual branch of the backbone starts at zero.
+        dropout: chance of a channel to be zeroed before the classifier in training, see `SemanticBranch`.
+        stochastic_depth: chance that the backbone's last residual branch is dropped for an image in training; it grows
+            linearly from the first.
+
+    Raises:
+        ValueError: on sizes that do not divide or rates out of range.
     """
-    stages = ResNetStages(backbone, stages=5, stem_stride=stem_stride, stride_in_1x1=stride_in_1x1, zero_init=zero_init)
+    stages = ResNetStages(
+        backbone,
+        stages=5,
+        stem_stride=stem_stride,
+        stride_in_1x1=stride_in_1x1,
+        stochastic_depth=stochastic_depth,
+        zero_init=zero_init,
+    )
     pyramid = ConvPyramid(stages.stage_channels, pyramid_channels, output_convs=output_convs)
-    branch = SemanticBranch(pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias)
+    branch = SemanticBranch(
+        pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias, dropout=dropout
+    )
     return SemanticFPN(stages, pyramid, branch)
 
 
@@ -186,6 +212,8 @@ def vt_fpn(
     branch_channels: int = 128,
     finest_norm: bool = True,
     branch_bias: bool = False,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
 ) -> SemanticFPN:
     """VT-FPN (section 3.5 of the paper): its pyramid costs 8.5 GMACs at 800 x 1216, mostly the laterals.
 
@@ -200,8 +228,23 @@ def vt_fpn(
             scale_logits, init, unit_filters, zero_init, reassociate: see `tokens.VTDesign`.
         branch_channels: channels of the semantic branch, a multiple of 32.
         finest_norm, branch_bias: see `SemanticBranch`.
+        dropout: chance of a channel to be zeroed before the classifier in training, see `SemanticBranch`.
+        stochastic_depth: chance that a residual branch of the VT modules is dropped for an image in training; it grows
+            to that linearly from the first block of the backbone.
+
+    Raises:
+        ValueError: on sizes that do not divide or rates out of range.
     """
-    stages = ResNetStages(backbone, stages=5, stem_stride=stem_stride, stride_in_1x1=stride_in_1x1, zero_init=zero_init)
+    blocks = sum(block_and_layers(backbone)[1])
+    rates = drop_rates(stochastic_depth, blocks + 1)
+    stages = ResNetStages(
+        backbone,
+        stages=5,
+        stem_stride=stem_stride,
+        stride_in_1x1=stride_in_1x1,
+        stochastic_depth=rates[blocks - 1],
+        zero_init=zero_init,
+    )
     design = VTDesign(
         tokens=tokens,
         token_channels=token_channels,
@@ -218,6 +261,8 @@ def vt_fpn(
         zero_init=zero_init,
         reassociate=reassociate,
     )
-    pyramid = TokenPyramid(stages.stage_channels, pyramid_channels, design)
-    branch = SemanticBranch(pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias)
+    pyramid = TokenPyramid(stages.stage_channels, pyramid_channels, design, drop=rates[blocks])
+    branch = SemanticBranch(
+        pyramid.channels, branch_channels, num_classes, finest_norm=finest_norm, bias=branch_bias, dropout=dropout
+    )
     return SemanticFPN(stages, pyramid, branch)

@@ -22,6 +22,21 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def check_heads(heads: int, channels: int, whose: str) -> None:
+    """See that so many heads can share the channels.
+
+    Raises:
+        ValueError: if they do not divide them, with the next numbers below and above that do.
+    """
+    if heads >= 1 and channels % heads == 0:
+        return
+    divisors = [number for number in range(1, channels + 1) if channels % number == 0]
+    near = [*[d for d in divisors if d < heads][-1:], *[d for d in divisors if d > heads][:1]]
+    raise ValueError(
+        f"heads={heads} do not divide the {channels} channels of {whose}; choose {' or '.join(map(str, near))}"
+    )
+
+
 class TokenTransformer(nn.Module):
     """Transformer over the tokens (equations 3 and 4).
 
@@ -36,6 +51,9 @@ class TokenTransformer(nn.Module):
         post_norm: whether a LayerNorm follows each convolution.
         scale_logits: whether attention logits are divided by the root of their channels; not so in the paper.
         drop: chance that a residual branch is dropped for an image in training.
+
+    Raises:
+        ValueError: if the heads do not divide the keys' channels.
     """
 
     def __init__(
@@ -51,8 +69,7 @@ class TokenTransformer(nn.Module):
     ):
         super().__init__()
         half = token_channels // 2
-        if heads < 1 or half % heads:
-            raise ValueError(f"heads={heads} do not divide the {half} channels of the keys (half of token_channels)")
+        check_heads(heads, half, "the transformer's keys (half of token_channels)")
         self.heads = heads
         self.scale = math.sqrt(half // heads) if scale_logits else 1.0
         self.key = PointwiseConv(token_channels, half, groups, norm=post_norm)

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from visual_transformers.models.pointwise import Initialisation, PointwiseConv, pixel_groups, softmax
-from visual_transformers.models.token_mixing import GraphConvolution, TokenTransformer, merge_heads, split_heads
+from visual_transformers.models.token_mixing import (
+    GraphConvolution,
+    TokenTransformer,
+    check_heads,
+    merge_heads,
+    split_heads,
+)
 from visual_transformers.models.tokenizers import (
     ClusteringTokenizer,
     FilterTokenizer,
@@ -59,6 +65,9 @@ class Projector(nn.Module):
         scale_logits: whether attention logits are divided by the root of their channels; not so in the paper.
         drop: chance that nothing is brought back to the pixels of an image in training.
         reassociate: whether the query is folded into the keys.
+
+    Raises:
+        ValueError: if the heads do not divide the channels that go out.
     """
 
     def __init__(
@@ -76,8 +85,7 @@ class Projector(nn.Module):
         reassociate: bool = True,
     ):
         super().__init__()
-        if heads < 1 or out_channels % heads:
-            raise ValueError(f"heads={heads} do not divide the projector's {out_channels} channels")
+        check_heads(heads, out_channels, "the projector")
         self.heads, self.reassociate = heads, reassociate
         self.scale = math.sqrt(out_channels // heads) if scale_logits else 1.0
         self.query = PointwiseConv(in_channels, out_channels, groups)
@@ -130,6 +138,9 @@ class VTDesign:
             variance, so that the tokens differ from the start, whatever `init` is.
         zero_init: whether the last convolution of every residual branch starts at zero.
         reassociate: whether convolutions run over tokens in place of pixels: the same function for less work.
+
+    Raises:
+        ValueError: on sizes below 1.
     """
 
     tokens: int = 16
@@ -146,6 +157,11 @@ class VTDesign:
     unit_filters: bool = True
     zero_init: bool = False
     reassociate: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("tokens", "token_channels", "token_groups"):
+            if (value := getattr(self, key)) < 1:
+                raise ValueError(f"{key}={value}: must be at least 1")
 
     def first_tokenizer(self, channels: int) -> Tokenizer:
         """A tokenizer that needs no tokens of a module before."""
@@ -252,13 +268,18 @@ class VTPyramid(nn.Module):
 
     Each level is projected from its own tokens. With 32 groups on 256 channels this costs about the 1.0 GMACs at
     800 x 1216 that the paper's table leaves for it.
+
+    Args:
+        design: how the parts are made.
+        channels: of each level's pixels.
+        drop: chance that a residual branch is dropped for an image in training.
     """
 
-    def __init__(self, design: VTDesign, channels: Sequence[int]):
+    def __init__(self, design: VTDesign, channels: Sequence[int], drop: float = 0.0):
         super().__init__()
         self.tokenizers = nn.ModuleList(design.first_tokenizer(c) for c in channels)
-        self.transformer = design.mixer(design.tokens * len(channels))
-        self.projectors = nn.ModuleList(design.projector(c, c) for c in channels)
+        self.transformer = design.mixer(design.tokens * len(channels), drop)
+        self.projectors = nn.ModuleList(design.projector(c, c, drop) for c in channels)
         design.initialise(self)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:

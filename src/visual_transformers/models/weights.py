@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from visual_transformers.errors import WeightsError
 from visual_transformers.models import published
 from visual_transformers.models.weight_names import NamedTensors, matched, renamed
 from visual_transformers.models.weight_report import Differences, Loaded, counts_batches, first_difference, listed
+from visual_transformers.wordnet import readable, words
 
 ABOUT = ("classes", "config", "best", "version")
 """What a file may say of its weights."""
@@ -36,8 +38,8 @@ class WeightFile:
     Args:
         path: the file, or `torchvision:NAME`.
         tensors: by name.
-        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent, `config`
-            a configuration of this suite or absent.
+        about: what the file says of them, by the keys of `ABOUT`; `classes` is a list of strings or absent, with words
+            for WordNet ids, `config` a configuration of this suite or absent.
         notes: what should be known of the file, sentences.
     """
 
@@ -50,7 +52,7 @@ class WeightFile:
         classes, config = self.about.get("classes"), self.about.get("config")
         self.about = {key: value for key, value in self.about.items() if key not in ("classes", "config")}
         if isinstance(classes, list | tuple):
-            self.about["classes"] = [str(name) for name in classes]
+            self.about["classes"] = readable([str(name) for name in classes])
         if _is_ours(config):
             self.about["config"] = config
 
@@ -76,7 +78,7 @@ def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
-    """What is said of weights, by the keys of `ABOUT`; a safetensors file's tensors are not read.
+    """What is said of weights, by the keys of `ABOUT`; tensors are read of files in torch's old format alone.
 
     Of what torchvision publishes under a name it is the configuration that the name stands for: nothing is fetched.
 
@@ -85,9 +87,9 @@ def read_about(path: str | Path) -> dict[str, Any]:
     """
     if is_published(path):
         return {"config": published.settings(str(path))}
-    path = Path(path)
+    path = _existing(path)
     if path.suffix != ".safetensors":
-        return read(path).about
+        return _from_content(path, _unpickled(path, mmap=zipfile.is_zipfile(path)), {}).about
     with _blaming(path), safe_open(path, "pt") as opened:
         return WeightFile(path, {}, _metadata(opened)).about
 
@@ -104,16 +106,29 @@ def read(path: str | Path) -> WeightFile:
     if is_published(path):
         weights = published.fetch(str(path))
         return _from_content(Path(weights.name), weights.content, {"classes": weights.classes})
-    path = Path(path)
-    if not path.is_file():
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        return _from_content(path, _unpickled(path, mmap=False), {})
+    with _blaming(path), safe_open(path, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return WeightFile(path, tensors, _metadata(opened))
+
+
+def _existing(path: str | Path) -> Path:
+    """The path, if there is such a file.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    if not Path(path).is_file():
         raise WeightsError(f"weights={path}: no such file")
+    return Path(path)
+
+
+def _unpickled(path: Path, *, mmap: bool) -> Any:
+    """What torch saved; with `mmap` its tensors stay on the disk until they are used, unchecked."""
     with _blaming(path):
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as opened:
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                return WeightFile(path, tensors, _metadata(opened))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    return _from_content(path, content, {})
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 @contextmanager
@@ -173,7 +188,7 @@ def load(
     """
     file, whole = renamed(weights.tensors), model.state_dict()
     given = matched(file.tensors, whole)
-    notes = [*weights.notes, *_notes_on_strides(model, weights, file)]
+    notes = [*weights.notes, *_notes_on_strides(model, weights, file), *_notes_on_dilation(file)]
     if backbone_only:
         wanted = _backbone(model, whole, given, file)
         chosen = {name: tensor for name, tensor in given.items() if name in wanted}
@@ -256,6 +271,17 @@ def _notes_on_strides(model: nn.Module, weights: WeightFile, file: NamedTensors)
     )
 
 
+def _notes_on_dilation(file: NamedTensors) -> list[str]:
+    """Say that a backbone is of one of torchvision's segmenters, which only the names of their heads show."""
+    heads = {name.split(".")[0] for name in file.tensors if not name.startswith("backbone.")}
+    if file.origin != "plain" or not heads or not heads <= {"classifier", "aux_classifier"}:
+        return []
+    return [
+        "these are one of torchvision's segmenters, whose last two stages are dilated where the model's have strides: "
+        "its features will not be those that they learned"
+    ]
+
+
 OUR_SEGMENTERS = ("pyramid.", "branch.")
 # By the value of stride_in_1x1.
 PLACES = ("the 3x3 convolution", "the first 1x1 convolution")
@@ -264,24 +290,22 @@ PLACES = ("the 3x3 convolution", "the first 1x1 convolution")
 def _notes_on_classes(weights: WeightFile, classes: list[str]) -> list[str]:
     """Compare the file's classes, if it names them, with the data set's.
 
-    ImageNet's folders are named by WordNet ids, torchvision's outputs by words, both in the order of the ids.
+    A WordNet id and its word are the same class. For all of ImageNet another list of words will do, since every
+    publisher has its own, in the order of the ids.
 
     Raises:
         WeightsError: if they differ.
     """
-    theirs: list[str] = weights.about.get("classes", classes)
-    if theirs == classes:
+    ours, imagenet = readable(classes), list(words().values())
+    theirs: list[str] = weights.about.get("classes", ours)
+    if theirs == ours:
         return []
-    ids = [bool(re.fullmatch(r"n\d{8}", name)) for name in classes]
-    if len(theirs) == len(classes) == IMAGENET_CLASSES and all(ids) and classes == sorted(classes):
-        return [f"its classes are taken to be in the order of ImageNet's ids: {classes[0]} is {theirs[0]!r}"]
+    if ours == imagenet and len(theirs) == len(imagenet) and set(theirs) != set(imagenet):
+        return [f"its classes are taken to be in the order of ImageNet's ids: {ours[0]!r} is {theirs[0]!r}"]
     raise WeightsError(
         f"weights={weights.path}: trained for {len(theirs)} classes ({listed(theirs)}), the data set has "
-        f"{len(classes)} ({listed(classes)}){first_difference(theirs, classes)}; {BACKBONE_ALONE}"
+        f"{len(ours)} ({listed(ours)}){first_difference(theirs, ours)}; {BACKBONE_ALONE}"
     )
-
-
-IMAGENET_CLASSES = 1000
 
 
 SEED_SEGMENTERS = ("seed_panoptic_fpn", "seed_vt_fpn")

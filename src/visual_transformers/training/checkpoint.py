@@ -20,7 +20,7 @@ FORMAT = 2
 FREE_TO_CHANGE = (
     "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
     "training.log_every", "training.samples",
-    "data.root", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
+    "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
     "hardware.device", "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads",
     "hardware.deterministic",
 )  # fmt: skip

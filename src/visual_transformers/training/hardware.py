@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from joblib import cpu_count  # heeds affinity and the quota of a container, as os.cpu_count does not
 from torch import Tensor, nn
 
 from visual_transformers.data.loading import Loading
 from visual_transformers.errors import ConfigError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+WITHOUT_BF16 = ("DEFAULT", "NO AVX", "AVX2")
+"""CPUs, by torch's name for what they can do, on which bf16 costs far more than it saves."""
 
 
 @dataclass(kw_only=True)
@@ -25,7 +29,7 @@ class Hardware:
         precision: of the forward pass; `bf16` and `fp16` by autocast, `fp16` with a loss scaler.
         compile: whether `torch.compile` compiles the model.
         channels_last: whether images and weights lie in memory as (B, H, W, C).
-        workers: loader processes; 0 loads in the main process.
+        workers: loader processes; 0 loads in the main process, null takes one for each core that this process may use.
         threads: CPU threads of torch; null leaves torch's own choice.
         deterministic: whether to refuse algorithms whose results differ from run to run.
 
@@ -37,7 +41,7 @@ class Hardware:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     channels_last: bool = True
-    workers: int = 0
+    workers: int | None = 0
     threads: int | None = None
     deterministic: bool = False
 
@@ -53,6 +57,9 @@ class Hardware:
             ) from error
         if self.precision == "fp16" and self.torch_device.type == "cpu":
             raise ConfigError("hardware.precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+        capability = torch.backends.cpu.get_cpu_capability()
+        if self.precision == "bf16" and self.torch_device.type == "cpu" and capability in WITHOUT_BF16:
+            print(f"note: this CPU ({capability}) computes bf16 in software, some twenty times slower than fp32")
 
     def prepare(self, seed: int) -> None:
         """Set torch's threads, determinism and random seed."""
@@ -92,4 +99,5 @@ class Hardware:
     @property
     def loading(self) -> Loading:
         """How the loaders fetch samples for this device."""
-        return Loading(workers=self.workers, pin_memory=self.torch_device.type == "cuda")
+        workers = cpu_count() if self.workers is None else self.workers
+        return Loading(workers=workers, pin_memory=self.torch_device.type == "cuda")

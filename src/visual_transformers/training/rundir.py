@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,22 @@ OURS = (
     "curves.png", "samples.png",
 )  # fmt: skip
 """What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""
+
+
+def clear(folder: Path, names: Iterable[str], *, but_for: Iterable[Path] = ()) -> None:
+    """Remove what an earlier command left under these names in `folder`, so that none of it stands beside new results.
+
+    A file or folder that is one of the paths `but_for`, or holds one, stays: it may be this command's input.
+    """
+    resolved = [path.resolve() for path in but_for]
+    kept = {place for path in resolved for place in (path, *path.parents)}
+    for path in (folder / name for name in names):
+        if path.resolve() in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 class RunDirectory:
