@@ -180,8 +180,9 @@ def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(tmp_
 
 @pytest.mark.parametrize("path", ["in/[12]?*.jpg", "my photos/a b.png", "{x}/(y).png", "it's.png", "a=b:c.png", "x\\y"])
 def test_paths_need_no_quotes_of_hydra_s(composed, path):
-    cfg = composed(*completed([f"input={path}", f"weights={path}"]))
-    assert cfg.input == cfg.weights.file == path
+    given = [f"input={path}", f"weights={path}", "data=imagenet", f"data.root={path}", f"data.exclude={path}"]
+    cfg = composed(*completed(given))
+    assert cfg.input == cfg.weights.file == cfg.data.root == cfg.data.exclude == path
 
 
 @pytest.mark.parametrize("argument", ["input=photos/*.jpg", "weights.file=a,b", "input='quoted [1]'", "seed=[1]"])

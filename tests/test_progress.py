@@ -1,0 +1,31 @@
+"""How far a walk is: lines at once and now and then, a bar on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from visual_transformers import progress
+from visual_transformers.progress import progress as shown
+
+
+def test_without_a_terminal_there_is_a_line_at_once_and_none_too_soon(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown("checking val", 100) as advance:
+        assert capsys.readouterr().out == "checking val 0/100\n"
+        advance(32)
+    assert capsys.readouterr().out == ""
+
+
+def test_lines_tell_how_many_are_done(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    with shown("checking val", 100) as advance:
+        advance(32)
+        advance(32)
+    assert capsys.readouterr().out.splitlines()[1:] == ["checking val 32/100", "checking val 64/100"]
+
+
+def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with shown("checking val", 100) as advance:
+        advance(32)
+    assert "32/100" in capsys.readouterr().out
