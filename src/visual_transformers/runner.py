@@ -345,7 +345,8 @@ MIXING = 1
 
 def scored_on(parts: Parts) -> str:
     """The end of a title: what was scored."""
-    return f"on the {len(parts.sets['test'])} samples of the test split"
+    split = "test" if parts.data.has_test_split else "validation"
+    return f"on the {len(parts.sets['test'])} samples of the {split} split"
 
 
 def check_smallest_part(cfg: Config, parts: Parts) -> None:

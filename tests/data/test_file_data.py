@@ -86,3 +86,13 @@ def test_the_check_before_training_counts_what_may_be_skipped(make: Make, capsys
     few = make(on_error="skip", max_skipped=0.2)
     with pytest.raises(DataError, match="1 of 4 samples"):
         few.check(few.train_set())
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_test_split_is_told_from_the_validation_split(make: Make, tmp_path: Path, named: bool) -> None:
+    data = make()
+    if isinstance(data, MaskFolder) and named:
+        data = make(test_images="train/images", test_masks="train/masks")
+    expected = named and isinstance(data, MaskFolder)
+    assert data.has_test_split == expected
+    assert ([*data.test_set().images] != [*data.val_set().images]) == expected  # type: ignore[attr-defined]

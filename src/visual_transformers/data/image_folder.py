@@ -35,6 +35,11 @@ class ImageFolder(ClassFolders):
             )
         super().__post_init__()
 
+    @property
+    def has_test_split(self) -> bool:
+        """If a folder is named."""
+        return self.test is not None
+
     def layout(self) -> str:
         """The split folders that there should be."""
         val = [self.val or "val"] if self.val_share is None else []

@@ -55,6 +55,11 @@ class MaskFolder(SplitFolders):
         """The configured names."""
         return list(self.class_names)
 
+    @property
+    def has_test_split(self) -> bool:
+        """If folders are named."""
+        return self.test_images is not None
+
     def pairs(self, split: str) -> tuple[FileIndex, Masks]:
         """Image and mask files of a split; the test split is the validation one where none is configured."""
         files, mask_files = pair(*self.places(split), self.layout(), self.mask_suffix, self.excluded)

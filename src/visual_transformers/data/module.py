@@ -65,6 +65,11 @@ class DataModule(ABC):
             DataError: if the folders are not as expected.
         """
 
+    @property
+    def has_test_split(self) -> bool:
+        """Whether `test_set` is another set than `val_set`, which picks the best weights."""
+        return False
+
     def test_set(self) -> Samples:
         """What `mode=test` scores: the validation set, unless the data set has one of its own."""
         return self.val_set()

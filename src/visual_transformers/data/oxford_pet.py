@@ -61,6 +61,11 @@ class OxfordPet(ClassifiedData):
         """The breeds in the order of the published labels."""
         return list(self.breeds.values())
 
+    @property
+    def has_test_split(self) -> bool:
+        """The published one."""
+        return True
+
     def labelled(self, split: Split) -> LabelledFiles:
         """The images that a list names; of `trainval` the part that is asked for.
 
