@@ -13,8 +13,8 @@ from pycocotools import mask as regions
 
 from visual_transformers.data import CocoStuff
 from visual_transformers.data.coco_labels import DROPPED, MERGED, OTHER, STUFF, THINGS, class_indices, ids, names
-from visual_transformers.data.coco_regions import pixels
 from visual_transformers.data.coco_stuff import LABEL_SETS
+from visual_transformers.data.run_lengths import drawn
 from visual_transformers.errors import BadFileError, DataError
 
 Official = NDArray[np.int64]
@@ -397,7 +397,7 @@ def test_panoptic_pngs_without_their_folder_are_named(tmp_path: Path, coco: Coco
 
 @pytest.mark.parametrize(
     ("counts", "said"),
-    [("n0J", "Invalid RLE mask representation"), ("0", "do not add up to 6 x 4 pixels"), ("P", "do not add up")],
+    [("n0J", "do not add up to 6 x 4 pixels"), ("0", "do not add up to 6 x 4 pixels"), ("P", "are cut off")],
 )
 def test_damaged_runs_are_named_with_their_image(tmp_path: Path, coco: Coco, counts: str, said: str) -> None:
     data = coco({9: np.full((4, 6), 92)}, "stuff_json")
@@ -415,12 +415,14 @@ def test_regions_that_overlap_are_refused(tmp_path: Path, coco: Coco) -> None:
         data.val_set()[0]
 
 
-def test_runs_are_added_up_as_pycocotools_encodes_them() -> None:
-    random = np.random.default_rng(0)
-    for height, width, share in [(1, 1, 0.0), (1, 1, 1.0), (40, 30, 0.5), (300, 200, 0.01), (300, 200, 0.999)]:
-        runs = regions.encode(np.asfortranarray(random.random((height, width)) < share, np.uint8))["counts"]
-        assert pixels(runs) == height * width
-        assert pixels(runs[:-1]) != height * width
+@pytest.mark.parametrize("kinds", [1, 2, 9])
+@pytest.mark.parametrize("shape", [(1, 1), (40, 30), (300, 200)])
+def test_regions_are_drawn_as_pycocotools_encoded_them(shape: tuple[int, int], kinds: int) -> None:
+    picture = np.random.default_rng(0).choice([*range(kinds), 255], shape).astype(np.uint8)
+    runs = [regions.encode(np.asfortranarray(picture == kind, np.uint8))["counts"] for kind in range(kinds)]
+    assert np.array_equal(drawn(runs, list(range(kinds)), *shape), picture)
+    with pytest.raises(ValueError, match="run lengths"):
+        drawn([runs[0][:-1], *runs[1:]], list(range(kinds)), *shape)
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
