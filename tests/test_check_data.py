@@ -158,6 +158,7 @@ def test_bad_masks_are_found_and_the_list_leaves_out_exactly_their_images(
         assert words in fault["problem"]
     assert (found["splits"]["train"]["samples"], found["splits"]["train"]["usable"]) == (9, 2)
 
+    assert excluded_files(f"{tmp_path}/run/check_data/excluded.txt") == {*map(str, images[:7])}
     with pytest.raises(MissingMasksError, match="2 of 9"):
         build(configured(scenes).data, "data").train_set()
     chosen = f"data.exclude={tmp_path}/run/check_data/excluded.txt"
@@ -271,7 +272,7 @@ def test_the_command_line_reports_by_its_exit_code(folders: Path, tmp_path: Path
         [sys.executable, "-m", "visual_transformers", *arguments], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "\nerror: files that cannot be used: 1; " in done.stderr
+    assert "\nerror: samples that cannot be used: 1; " in done.stderr
     assert "Traceback" not in done.stderr
     assert "checking train 0/9" in done.stdout
     assert excluded_files(str(tmp_path / "runs/x/check_data/excluded.txt")) == {str(bad)}

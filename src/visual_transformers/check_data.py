@@ -30,7 +30,7 @@ def check_data(cfg: Config, directory: Path) -> None:
     """Look at the whole data set, and leave a report and the list of bad files in `check_data/`.
 
     Raises:
-        DataError: if the folders are not as expected or, when all is written, if there are files that cannot be used.
+        DataError: if the folders are not as expected or, when all is written, if there are samples that cannot be used.
     """
     data: DataModule = build(cfg.data, "data")
     workers = joblib.cpu_count() if cfg.check_data.workers is None else cfg.check_data.workers
@@ -41,13 +41,13 @@ def check_data(cfg: Config, directory: Path) -> None:
     directory = directory / "check_data"
     report = check_data_report.write(directory, cfg.data, data, splits)
     faults = [fault for split in splits for fault in split.faults]
-    reasons = {fault.file: f"{fault.kind}: {fault.problem}" for fault in faults}
+    reasons = {fault.image: f"{fault.kind}: {fault.file}: {fault.problem}" for fault in faults}
     known = excluded_files(cfg.data.get("exclude"))
     write_exclusions(directory / "excluded.txt", reasons | dict.fromkeys(sorted(known), "excluded before"))
     check_data_report.show(report, directory)
     if faults:
         raise DataError(
-            f"files that cannot be used: {len(reasons)}; {directory / 'report.md'} says why. Replace them, or train "
+            f"samples that cannot be used: {len(reasons)}; {directory / 'report.md'} says why. Replace them, or train "
             f"without them: data.exclude={absolute(directory / 'excluded.txt')}"
         )
 
@@ -69,7 +69,9 @@ def with_masks(data: DataModule, open_set: Callable[[], Samples]) -> tuple[Sampl
     except MissingMasksError as error:
         assert isinstance(data, FileData)
         data.excluded |= {absolute(image) for image, _ in error.pairs}
-        return open_set(), [Fault(MISSING_MASK, str(image), f"it needs {mask}") for image, mask in error.pairs]
+        return open_set(), [
+            Fault(MISSING_MASK, str(image), str(image), f"it needs {mask}") for image, mask in error.pairs
+        ]
 
 
 def same_files(one: Samples, other: Samples) -> bool:

@@ -26,9 +26,13 @@ DIGEST_BYTES = 16
 
 
 class Fault(NamedTuple):
-    """Why a file cannot be used: one of the three kinds above, the file, and what is wrong with it."""
+    """Why a sample cannot be used: one of the three kinds above, its image, the file at fault, and what is wrong.
+
+    The image is what to leave out, for a file of masks may serve many images.
+    """
 
     kind: str
+    image: str
     file: str
     problem: str
 
@@ -48,6 +52,7 @@ class Inspected:
     """What was found of one sample.
 
     Args:
+        image: its image file, or nothing if it has none.
         faults: why it cannot be used; empty if it can.
         notes: what is peculiar about its image.
         digest: a hash of the image file's bytes, or of the pixels of an image that is no file.
@@ -55,6 +60,7 @@ class Inspected:
         target: its class, or the classes of its pixels (H, W).
     """
 
+    image: str = ""
     faults: list[Fault] = field(default_factory=list)
     notes: Note = Note.NONE
     digest: bytes = bytes(DIGEST_BYTES)
@@ -75,36 +81,34 @@ class Inspected:
             self._blame(kind, file, f"cannot be read ({type(error).__name__}: {error}); replace or remove the file")
 
     def _blame(self, kind: str, file: str, problem: str) -> None:
-        self.faults.append(Fault(kind, file, problem))
+        self.faults.append(Fault(kind, self.image, file, problem))
         self.notes |= Note.UNUSABLE
 
 
 def inspect(samples: Samples, index: int) -> Inspected:
     """Look at one sample: all of its files, whatever is wrong with one of them."""
-    found = Inspected()
     if isinstance(samples, FileSamples):
-        _inspect_files(samples, index, found)
-    else:
-        image, target = samples[index]
-        found.picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        found.digest = digest(found.picture.tobytes())
-        found.target = target if isinstance(target, int) else target.numpy()
-    return found
+        return _inspect_files(samples, index)
+    image, target = samples[index]
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    label = target if isinstance(target, int) else target.numpy()
+    return Inspected(digest=digest(picture.tobytes()), picture=picture, target=label)
 
 
-def _inspect_files(samples: FileSamples, index: int, found: Inspected) -> None:
+def _inspect_files(samples: FileSamples, index: int) -> Inspected:
     """Read image and target, each whether or not the other can be read, then compare them."""
-    image_file, target_file = str(samples.images[index]), samples.origins(index)[-1]
-    with found.blaming(BAD_IMAGE, image_file):
-        encoded = content(image_file)
+    found = Inspected(str(samples.images[index]))
+    with found.blaming(BAD_IMAGE, found.image):
+        encoded = content(found.image)
         found.digest = digest(encoded)
-        image = opened(encoded, image_file)
-        found.picture = strictly_decoded(encoded, image, image_file)
+        image = opened(encoded, found.image)
+        found.picture = strictly_decoded(encoded, image, found.image)
         found.notes |= notes(image)
-    with found.blaming(BAD_MASK, target_file):
+    with found.blaming(BAD_MASK, samples.origins(index)[-1]):
         found.target = samples.target(index)
         if found.picture:
             samples.check_size(index, found.target, (found.picture.height, found.picture.width))
+    return found
 
 
 def digest(data: bytes) -> bytes:
