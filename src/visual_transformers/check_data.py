@@ -17,7 +17,6 @@ from visual_transformers.data.findings import Findings
 from visual_transformers.data.inspection import MISSING_MASK, Fault, inspect
 from visual_transformers.data.loading import Loading, seeded
 from visual_transformers.data.module import DataModule, FileData, Samples
-from visual_transformers.data.samples import FileSamples
 from visual_transformers.errors import DataError, MissingMasksError
 from visual_transformers.progress import progress
 from visual_transformers.settings import Config
@@ -55,10 +54,8 @@ def check_data(cfg: Config, directory: Path) -> None:
 def opened(data: DataModule) -> dict[str, tuple[Samples, list[Fault]]]:
     """The samples of each split with what is missing among them; `test` only where it is another split than `val`."""
     splits = {"train": with_masks(data, data.train_set), "val": with_masks(data, data.val_set)}
-    if type(data).test_set is not DataModule.test_set:
-        test = with_masks(data, data.test_set)
-        if not same_files(test[0], splits["val"][0]):
-            splits["test"] = test
+    if data.has_test_split:
+        splits["test"] = with_masks(data, data.test_set)
     return splits
 
 
@@ -72,13 +69,6 @@ def with_masks(data: DataModule, open_set: Callable[[], Samples]) -> tuple[Sampl
         return open_set(), [
             Fault(MISSING_MASK, str(image), str(image), f"it needs {mask}") for image, mask in error.pairs
         ]
-
-
-def same_files(one: Samples, other: Samples) -> bool:
-    """Whether two sets are of the same images."""
-    assert isinstance(one, FileSamples)
-    assert isinstance(other, FileSamples)
-    return list(one.images) == list(other.images)
 
 
 def walk(name: str, samples: Samples, classes: int, workers: int, seed: int) -> Findings:
