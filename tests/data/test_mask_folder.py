@@ -205,6 +205,14 @@ def test_the_settings_alone_tell_the_class_names() -> None:
     assert MaskFolder.known_classes({"root": "nowhere", "class_names": CLASSES}) == CLASSES
 
 
+@pytest.mark.parametrize("name", [None, True, 3])
+def test_a_class_name_that_is_no_text_is_refused_by_the_settings_name(
+    data_set: Callable[..., MaskFolder], name: Any
+) -> None:
+    with pytest.raises(DataError, match=rf"data\.class_names: \[{name}\] are no names"):
+        data_set(class_names=["sky", name])
+
+
 @pytest.mark.parametrize("label", [-1, 256])
 def test_an_ignored_label_that_no_mask_can_hold_is_refused(data_set: Callable[..., MaskFolder], label: int) -> None:
     with pytest.raises(DataError, match=rf"data\.ignore_labels.*{label}"):

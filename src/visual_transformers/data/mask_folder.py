@@ -45,6 +45,8 @@ class MaskFolder(SplitFolders):
                 f"data.class_names has {len(self.class_names)} names; list 1 to {IGNORE} classes in the order of their "
                 "labels in the masks"
             )
+        if unnamed := [name for name in self.class_names if not isinstance(name, str)]:
+            raise DataError(f"data.class_names: {unnamed} are no names; put them in quotes, as in ['null','on']")
         if wrong := [label for label in self.ignore_labels if not 0 <= label <= 255]:
             raise DataError(f"data.ignore_labels: {wrong} cannot occur in 8-bit masks; use values from 0 to 255")
         if (self.test_images is None) != (self.test_masks is None):
