@@ -29,9 +29,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from visual_transformers.data.augmentation import CropAndFlip, ScaleCropFlip
+from visual_transformers.data.classified import CentralView
 from visual_transformers.data.decoding import EncodedImage
 from visual_transformers.data.files import images_below
-from visual_transformers.data.imagenet import CentralView
 from visual_transformers.data.loading import SeededSamples
 from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalise, normalise
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from visual_transformers.app import INTERRUPTED, completed, leave_nothing, slug
-from visual_transformers.config import build
 from visual_transformers.models import weights
+from visual_transformers.targets import build
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from PIL import ExifTags, Image
 
 from visual_transformers import check_data as mode
 from visual_transformers.check_data import check_data
-from visual_transformers.config import build, checked
+from visual_transformers.config import checked
 from visual_transformers.data.coco_stuff import STUFF
 from visual_transformers.data.exclusion import excluded_files
 from visual_transformers.errors import DataError, MissingMasksError
+from visual_transformers.targets import build
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from visual_transformers.config import ADOPTED, ALLOWED_TARGETS, adopt, build, checked
+from visual_transformers.config import ADOPTED, adopt, checked
 from visual_transformers.errors import ConfigError
+from visual_transformers.targets import ALLOWED_TARGETS, build
 
 CONF = Path(__file__).parents[1] / "conf"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

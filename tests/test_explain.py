@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from visual_transformers import explain, plots_look
-from visual_transformers.config import build
 from visual_transformers.errors import DataError, RunError
 from visual_transformers.models import panoptic_fpn, resnet18, weights
+from visual_transformers.targets import build
 from visual_transformers.trained import Trained
 
 DIGITS = [str(digit) for digit in range(10)]

@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from visual_transformers import __version__
-from visual_transformers.config import EXPORT_FORMATS, Config, build, checked
+from visual_transformers.config import EXPORT_FORMATS, Config, checked
 from visual_transformers.errors import ConfigError, RunError, WeightsError
 from visual_transformers.export import export
 from visual_transformers.export_formats import FORMATS, Original, Sizes
 from visual_transformers.models import weights
+from visual_transformers.targets import build
 from visual_transformers.trained import Trained
 
 TOKENS = ["model.token_channels=32"]

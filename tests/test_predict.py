@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from torchvision.transforms import v2
 
 from visual_transformers import coco_results, plots_look
-from visual_transformers.config import build, checked
+from visual_transformers.config import checked
 from visual_transformers.data import MaskFolder
 from visual_transformers.data.coco_labels import STUFF, ids, names
 from visual_transformers.data.digits import digit_images
@@ -21,6 +21,7 @@ from visual_transformers.errors import ConfigError, DataError, RunError
 from visual_transformers.inputs import image_paths, output_names, skipped
 from visual_transformers.models import weights
 from visual_transformers.predict import check_classes, predict, write_mask
+from visual_transformers.targets import build
 from visual_transformers.trained import Trained
 
 DIGITS = [str(digit) for digit in range(10)]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 
 from visual_transformers import probabilities, runner
+from visual_transformers.data.transforms import Normalise
 from visual_transformers.models import panoptic_fpn
 from visual_transformers.settings import Inference
 from visual_transformers.tasks import Segmentation
@@ -154,7 +155,7 @@ def test_evaluation_scores_labels_at_their_own_size(inference):
     model = panoptic_fpn(num_classes=4, backbone="resnet18", pyramid_channels=32, branch_channels=32).eval()
     hardware, batches = Hardware(), Evaluated((50, 70))
     parts = runner.Parts(
-        hardware, Segmentation(), FourClasses(), {}, model, model, runner.Normalise(), inference=inference
+        hardware, Segmentation(), FourClasses(), {}, model, model, Normalise(), inference=inference
     )
     found = runner.evaluate(parts, batches).compute()
     images, labels = parts.move(*batches.batch)

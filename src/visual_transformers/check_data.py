@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 
 from visual_transformers import check_data_report
 from visual_transformers.check_data_report import Split
-from visual_transformers.config import build
 from visual_transformers.data.exclusion import absolute, excluded_files, write_exclusions
 from visual_transformers.data.findings import Findings
 from visual_transformers.data.inspection import MISSING_MASK, Fault, inspect
@@ -20,6 +19,7 @@ from visual_transformers.data.module import DataModule, FileData, Samples
 from visual_transformers.errors import DataError, MissingMasksError
 from visual_transformers.progress import progress
 from visual_transformers.settings import Config
+from visual_transformers.targets import build
 
 PORTION = 32
 """Samples that a process looks at before it reports: few enough to be waited for after Ctrl-C."""

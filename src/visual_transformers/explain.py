@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from visual_transformers import atomic, plots_look
 from visual_transformers.data.transforms import denormalise
 from visual_transformers.errors import RunError
-from visual_transformers.inputs import ReadableImages, given_paths, output_names
+from visual_transformers.inputs import ReadableImages, named_images, output_names, validation_images
 from visual_transformers.models.tokens import VTModule, VTPyramid
 from visual_transformers.probabilities import at_least, resized
 from visual_transformers.settings import Config
@@ -59,9 +59,10 @@ def explain(cfg: Config, directory: Path) -> None:
         UserError: if there are no images or no weights, the model has no visual tokens, or, when all others are done,
             if some images could not be read.
     """
+    named = named_images(cfg)
     trained = Trained.build(cfg, directory)
     stages = token_stages(trained.model)
-    paths, pattern = given_paths(cfg, directory / "explain" / "inputs")
+    paths, pattern = named or validation_images(cfg, directory / "explain" / "inputs")
     images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
     clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
     explained = []

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from visual_transformers import __version__, atomic
-from visual_transformers.config import blamed_on
 from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.export_formats import FORMATS, Original
 from visual_transformers.settings import Config
 from visual_transformers.tables import print_table
+from visual_transformers.targets import blamed_on
 from visual_transformers.trained import Trained
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from visual_transformers import __version__, atomic
-from visual_transformers.config import ADOPTED, build
+from visual_transformers.config import ADOPTED
 from visual_transformers.models import weights
 from visual_transformers.models.resnet import ResNet
 from visual_transformers.settings import Config
+from visual_transformers.targets import build
 from visual_transformers.trained import Trained
 
 Forward = Callable[[Tensor], Tensor]

@@ -12,24 +12,31 @@ from typing import TypeVar
 from PIL import Image, ImageOps
 
 from visual_transformers import atomic
-from visual_transformers.config import build
 from visual_transformers.data.files import images_below, read_image
 from visual_transformers.data.module import DataModule
 from visual_transformers.errors import ConfigError, DataError
 from visual_transformers.settings import Config
+from visual_transformers.targets import build
 from visual_transformers.training.rundir import clear
 
 Found = TypeVar("Found")
 
 
-def given_paths(cfg: Config, folder: Path) -> tuple[list[Path], str]:
-    """Files of `input`, and the pattern that names them; without it validation images, which it writes to `folder`.
+def named_images(cfg: Config) -> tuple[list[Path], str] | None:
+    """Files of `input`, and the pattern that names them; None without it.
+
+    Raises:
+        DataError: if it names none.
+    """
+    return None if cfg.input is None else (image_paths(cfg.input), cfg.input)
+
+
+def validation_images(cfg: Config, folder: Path) -> tuple[list[Path], str]:
+    """Validation images, left as files in `folder`, and that folder as the pattern that names them.
 
     Raises:
         DataError: if there are none.
     """
-    if cfg.input is not None:
-        return image_paths(cfg.input), cfg.input
     data: DataModule = build(cfg.data, "data")
     paths = []
     clear(folder.parent, [folder.name])

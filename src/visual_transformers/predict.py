@@ -14,7 +14,7 @@ from PIL import Image
 from visual_transformers import atomic, coco_results, plots, plots_look, probabilities
 from visual_transformers.data.transforms import denormalise
 from visual_transformers.errors import RunError
-from visual_transformers.inputs import ReadableImages, given_paths, output_names
+from visual_transformers.inputs import ReadableImages, named_images, output_names, validation_images
 from visual_transformers.settings import Config, Inference
 from visual_transformers.trained import Trained
 from visual_transformers.training.rundir import clear
@@ -33,8 +33,9 @@ def predict(cfg: Config, directory: Path) -> None:
         UserError: if there are no images or no weights, a setting does not apply, or, when all others are done,
             if some images could not be read.
     """
+    named = named_images(cfg)
     trained = Trained.build(cfg, directory)
-    paths, pattern = given_paths(cfg, directory / "predict" / "inputs")
+    paths, pattern = named or validation_images(cfg, directory / "predict" / "inputs")
     images, directory = ReadableImages(paths), directory / "predict"
     if trained.task.name == "classification":
         predictions = classify(trained, images, cfg.predict.top, directory)

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from visual_transformers import cost_report
-from visual_transformers.config import allowed_object, blamed_on, build
 from visual_transformers.cost import (
     Workload,
     activation_bytes,
@@ -26,6 +25,7 @@ from visual_transformers.cost import (
 from visual_transformers.cost_report import Report
 from visual_transformers.errors import RunError
 from visual_transformers.settings import Config, Node, ProfileSettings
+from visual_transformers.targets import allowed_object, blamed_on, build
 from visual_transformers.tasks import Task
 from visual_transformers.training.hardware import Hardware
 

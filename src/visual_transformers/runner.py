@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -12,21 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from visual_transformers import __version__, probabilities
-from visual_transformers.config import blamed_on, build
+from visual_transformers import __version__
 from visual_transformers.data.loading import EvaluationBatches, seeded, training_batches
-from visual_transformers.data.module import DataModule, Samples, spread
-from visual_transformers.data.transforms import Normalise
+from visual_transformers.data.module import spread
 from visual_transformers.errors import BadFileError, Interrupted, RunError
 from visual_transformers.loggers import Loggers, Record, RunInfo
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
+from visual_transformers.parts import Parts, check_smallest_part, parameters
 from visual_transformers.results import Picture, Results
-from visual_transformers.settings import Config, Inference, Node
-from visual_transformers.tasks import Task
+from visual_transformers.settings import Config, Node
+from visual_transformers.targets import build
 from visual_transformers.trained import say_other_settings, trained_weights
 from visual_transformers.training.checkpoint import TrainState
-from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.interruption import Interruption
 from visual_transformers.training.meter import Meter
 from visual_transformers.training.rundir import RunDirectory
@@ -147,73 +144,6 @@ def score(cfg: Config, parts: Parts) -> Results:
 
 
 @dataclass
-class Parts:
-    """What `train` and `test` both need, built from the configuration and checked against each other."""
-
-    hardware: Hardware
-    task: Task
-    data: DataModule
-    sets: dict[str, Samples]
-    model: nn.Module
-    forward: nn.Module
-    normalise: nn.Module
-    inference: Inference = field(default_factory=Inference)
-
-    @classmethod
-    def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
-        """Build everything and look at the data, so that whatever is wrong is said before work starts."""
-        hardware: Hardware = build(cfg.hardware, "hardware")
-        hardware.prepare(cfg.seed)
-        task: Task = build(cfg.task, "task")
-        data: DataModule = build(cfg.data, "data")
-        task.check_metric(data.classes)
-        model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
-        normalise = hardware.place(Normalise())
-        if file:
-            ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
-            print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
-        sets = {}
-        for split in splits:
-            with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
-                sets[split] = samples = getattr(data, f"{split}_set")()
-                data.check(samples)
-                images = first_image(samples)
-            with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
-                task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
-        return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise, cfg.inference)
-
-    def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """A loader's batch on the device, as the model and the loss take it: uint8 becomes float32 and int64 there."""
-        images, targets = self.hardware.move(images, targets)
-        return self.normalise(images), targets.long()
-
-    def logits(self, images: Tensor) -> Tensor:
-        """What the model says of whole images (B, 3, H, W), shown to it as `inference` says."""
-        if self.inference.plain:
-            return self._once(images)
-        stride = getattr(self.model, "stride", 1)
-        return probabilities.as_logits(probabilities.of_pixels(self._once, images, self.inference, stride))
-
-    def _once(self, images: Tensor) -> Tensor:
-        """One forward pass."""
-        with self.hardware.autocast():
-            return self.forward(images)
-
-    def batches(self, split: str) -> EvaluationBatches:
-        """Batches of every sample of a split, once."""
-        return EvaluationBatches(
-            self.sets[split],
-            batch_size=self.data.eval_batch_size,
-            loading=self.hardware.loading,
-            bad_files=self.data.bad_files(self.sets[split]),
-        )
-
-    def scores(self) -> Scores:
-        """New scores on the device."""
-        return self.task.scores(self.data.classes).to(self.hardware.torch_device)
-
-
-@dataclass
 class TrainRun:
     """A training run: its parts, its state, its length, and what one step and one epoch's end do."""
 
@@ -323,22 +253,6 @@ class TrainRun:
         return RunInfo(cfg.name, self.files.path, cfg.task["metric"], state.step, self.total_steps, headline)
 
 
-def first_image(samples: Samples) -> Tensor:
-    """The first image of a set that can be read, as a batch (1, 3, H, W).
-
-    Raises:
-        BadFileError: if none of the first few can.
-    """
-    for index in range(min(len(samples), FIRST_FEW)):
-        try:
-            image: Tensor = samples[index][0][None]
-            return image
-        except BadFileError as error:
-            last = error
-    raise last
-
-
-FIRST_FEW = 10
 MIXING = 1
 """Part of the seed of mixup and cutmix, beside the run's seed and the step."""
 
@@ -347,30 +261,6 @@ def scored_on(parts: Parts) -> str:
     """The end of a title: what was scored."""
     split = "test" if parts.data.has_test_split else "validation"
     return f"on the {len(parts.sets['test'])} samples of the {split} split"
-
-
-def check_smallest_part(cfg: Config, parts: Parts) -> None:
-    """See that the model can train on the fewest images that it will be given at a time.
-
-    Raises:
-        ConfigError: if it cannot, as batch normalisation of one image whose coarsest map is one pixel.
-    """
-    samples, batch_size, accumulate = parts.sets["train"], parts.data.batch_size, cfg.training.accumulate
-    smallest = max(1, (len(samples) % batch_size or batch_size) // accumulate)
-    if smallest > 1:
-        return
-    images, _ = parts.move(first_image(samples), torch.empty(0))
-    problem = (
-        f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {len(samples)}, or "
-        f"training.accumulate={accumulate} a part of one, on which the model cannot train; choose another"
-    )
-    with torch.no_grad(), blamed_on("data", problem):
-        copy.deepcopy(parts.model).train()(images)
-
-
-def parameters(model: nn.Module) -> int:
-    """How many trainable numbers a model has."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def summary(cfg: Config, parts: Parts) -> Node:

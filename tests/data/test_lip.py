@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from visual_transformers.config import build, checked
+from visual_transformers.config import checked
 from visual_transformers.data import Lip
 from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.targets import build
 
 Labels = NDArray[np.uint8]
 

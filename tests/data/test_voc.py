@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import VOCSegmentation
 
-from visual_transformers.config import build, checked
+from visual_transformers.config import checked
 from visual_transformers.data import Voc
 from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.targets import build
 
 NAMES = {"train": ["2007_000032", "2007_000039"], "val": ["2007_000033"]}
 """The published lists begin so."""

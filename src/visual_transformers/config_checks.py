@@ -1,0 +1,161 @@
+"""What no key of a configuration tells alone, and numbers out of range; keys of a wrong type are passed over here."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from visual_transformers.errors import ConfigError
+from visual_transformers.settings import Inference
+from visual_transformers.targets import allowed_object, type_hints, unwrapped
+
+
+def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
+    """A sentence for each; `choices` are the options of the groups, where they are known."""
+    yield from _of_groups(cfg, choices)
+    yield from _of_numbers(cfg)
+    yield from _of_mode(cfg)
+    yield from _of_outputs(cfg)
+    yield from _of_inference(cfg)
+
+
+def _of_groups(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
+    """Model, data and metric must be of the task."""
+    task = _target_object(cfg, "task")
+    kind = getattr(task, "name", None)
+    for group, noun in (("model", "model"), ("data", "data set")):
+        needs = _task_of(_target_object(cfg, group))
+        if kind and needs and needs != kind:
+            option = choices.get(group) or cfg[group]._target_.rsplit(".", 1)[-1]
+            yield (
+                f"{group}={option} is for {needs}, but task={kind}; "
+                f"set task={needs}, or choose a {noun} for {kind} (see --help)"
+            )
+    if kind and str(cfg.task.get("metric")) not in task.metrics:
+        yield f"task.metric={cfg.task.get('metric')}: {kind} has {', '.join(task.metrics)}"
+
+
+def _of_numbers(cfg: DictConfig) -> Iterator[str]:
+    """Ranges, and parts that must be equal."""
+    for path, least in AT_LEAST.items():
+        if (value := _number(cfg, path)) is not None and not least <= value < math.inf:
+            yield f"{path}={value}: must be at least {least}{_finite(value)}"
+    for path in ABOVE_0:
+        if (value := _number(cfg, path)) is not None and not 0 < value < math.inf:
+            yield f"{path}={value}: must be above 0{_finite(value)}"
+    if not 0 <= (_number(cfg, "task.label_smoothing") or 0) < 1:
+        yield f"task.label_smoothing={cfg.task.label_smoothing}: must be at least 0 and below 1"
+    batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
+    if batch_size and accumulate and batch_size % accumulate:
+        yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
+
+
+def _of_mode(cfg: DictConfig) -> Iterator[str]:
+    """The run's name, and settings that the mode does not use."""
+    if not _makes_a_folder(str(OmegaConf.select(cfg, "name"))):
+        yield f"name={cfg.name}: expected the name of a folder below runs/"
+    if OmegaConf.select(cfg, "weights.file") == "":
+        yield "weights is empty; name a file, or leave it out"
+    if cfg.get("mode") == "profile" and OmegaConf.select(cfg, "weights.file"):
+        yield "weights: mode=profile does not read any, for a model costs the same with all; leave it out"
+    if cfg.get("mode") not in ("train", "profile") and OmegaConf.select(cfg, "weights.backbone_only") is True:
+        yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; leave it out"
+    if cfg.get("input") and cfg.get("mode") not in ("predict", "explain"):
+        yield f"input: is for mode=predict and mode=explain, and this is mode={cfg.get('mode')}; leave it out"
+    if cfg.get("input") == "":
+        yield "input is empty; name an image file, a folder or a quoted glob, or leave it out"
+
+
+def _of_outputs(cfg: DictConfig) -> Iterator[str]:
+    """What is profiled and exported."""
+    size = OmegaConf.select(cfg, "profile.image_size")
+    if isinstance(size, ListConfig) and (len(size) != 2 or any(isinstance(n, int) and n < 1 for n in size)):
+        yield f"profile.image_size={size}: expected height and width, each at least 1, as in [224,224]"
+    formats = OmegaConf.select(cfg, "export.formats")
+    if isinstance(formats, ListConfig) and not (formats and set(formats) <= set(EXPORT_FORMATS)):
+        yield f"export.formats=[{','.join(map(str, formats))}]: expected one or more of {', '.join(EXPORT_FORMATS)}"
+
+
+def _of_inference(cfg: DictConfig) -> Iterator[str]:
+    """How whole images are shown, which is for segmenters alone."""
+    if not 0 <= (_number(cfg, "inference.overlap") or 0) < 1:
+        yield f"inference.overlap={cfg.inference.overlap}: must be at least 0 and below 1"
+    scales = OmegaConf.select(cfg, "inference.scales")
+    if isinstance(scales, ListConfig) and not (len(scales) and all(0 < scale < math.inf for scale in _numbers(scales))):
+        yield f"inference.scales={scales}: list one factor or more, each above 0 and finite; [1.0] resizes nothing"
+    kind = getattr(_target_object(cfg, "task"), "name", None)
+    if kind == "classification" and (given := list(_changed(cfg.get("inference"), Inference()))):
+        yield f"{', '.join(given)}: for segmenters alone, and this is task=classification; leave it out"
+
+
+def _changed(node: Any, usual: Inference) -> Iterator[str]:
+    """`inference.KEY=VALUE` for each key that is not as usual."""
+    if isinstance(node, DictConfig):
+        for key, value in asdict(usual).items():
+            if key in node and node[key] != value:
+                yield f"inference.{key}={node[key]}"
+
+
+AT_LEAST = {
+    "seed": 0,
+    "training.epochs": 1,
+    "training.accumulate": 1,
+    "training.log_every": 1,
+    "training.samples": 0,
+    "predict.top": 1,
+    "inference.window": 1,
+    "inference.short_side": 1,
+    "inference.pad_to": 1,
+    "data.batch_size": 1,
+    "data.eval_batch_size": 1,
+    "data.check_files": 0,
+    "profile.classes": 1,
+    "profile.batch_size": 1,
+    "profile.seconds": 0,
+    "profile.repeats": 1,
+    "check_data.workers": 0,
+    "hardware.workers": 0,
+    "hardware.threads": 1,
+}
+ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "export.tolerance")
+EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
+
+
+def _finite(value: float) -> str:
+    """What else a number must be: an integer is finite anyway."""
+    return ", and finite" if isinstance(value, float) else ""
+
+
+def _makes_a_folder(name: str) -> bool:
+    return all(part.strip() and part not in (".", "..") for part in name.split("/"))
+
+
+def _number(cfg: DictConfig, path: str) -> float | None:
+    value = OmegaConf.select(cfg, path, throw_on_missing=False)
+    return value if isinstance(value, int | float) else None
+
+
+def _numbers(values: ListConfig) -> list[float]:
+    """Those of the elements that are numbers; the others are problems of their own."""
+    return [value for value in OmegaConf.to_container(values) or () if isinstance(value, int | float)]
+
+
+def _target_object(cfg: DictConfig, path: str) -> Any:
+    try:
+        return allowed_object(cfg[path]._target_, path)
+    except (ConfigError, OmegaConfBaseException, AttributeError):
+        return None  # said already, as a problem of that key
+
+
+def _task_of(found: Any) -> str | None:
+    """The task that a model or data set is for, where its class says so."""
+    found = unwrapped(found)
+    if inspect.isfunction(found):
+        found = type_hints(found).get("return")
+    return getattr(found, "task", None)

@@ -1,0 +1,130 @@
+"""What `train` and `test` both work with, built from the configuration and tried out before work starts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from visual_transformers import probabilities
+from visual_transformers.data.loading import EvaluationBatches
+from visual_transformers.data.module import DataModule, Samples
+from visual_transformers.data.transforms import Normalise
+from visual_transformers.errors import BadFileError
+from visual_transformers.metrics import Scores
+from visual_transformers.models import weights
+from visual_transformers.settings import Config, Inference
+from visual_transformers.targets import blamed_on, build
+from visual_transformers.tasks import Task
+from visual_transformers.training.hardware import Hardware
+
+
+@dataclass
+class Parts:
+    """Hardware, task, data and model, checked against each other."""
+
+    hardware: Hardware
+    task: Task
+    data: DataModule
+    sets: dict[str, Samples]
+    model: nn.Module
+    forward: nn.Module
+    normalise: nn.Module
+    inference: Inference = field(default_factory=Inference)
+
+    @classmethod
+    def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
+        """Build everything and look at the data, so that whatever is wrong is said before work starts."""
+        hardware: Hardware = build(cfg.hardware, "hardware")
+        hardware.prepare(cfg.seed)
+        task: Task = build(cfg.task, "task")
+        data: DataModule = build(cfg.data, "data")
+        task.check_metric(data.classes)
+        model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
+        normalise = hardware.place(Normalise())
+        if file:
+            ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
+            print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
+        sets = {}
+        for split in splits:
+            with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
+                sets[split] = samples = getattr(data, f"{split}_set")()
+                data.check(samples)
+                images = first_image(samples)
+            with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
+                task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
+        return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise, cfg.inference)
+
+    def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A loader's batch on the device, as the model and the loss take it: uint8 becomes float32 and int64 there."""
+        images, targets = self.hardware.move(images, targets)
+        return self.normalise(images), targets.long()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """What the model says of whole images (B, 3, H, W), shown to it as `inference` says."""
+        if self.inference.plain:
+            return self._once(images)
+        stride = getattr(self.model, "stride", 1)
+        return probabilities.as_logits(probabilities.of_pixels(self._once, images, self.inference, stride))
+
+    def _once(self, images: Tensor) -> Tensor:
+        """One forward pass."""
+        with self.hardware.autocast():
+            return self.forward(images)
+
+    def batches(self, split: str) -> EvaluationBatches:
+        """Batches of every sample of a split, once."""
+        return EvaluationBatches(
+            self.sets[split],
+            batch_size=self.data.eval_batch_size,
+            loading=self.hardware.loading,
+            bad_files=self.data.bad_files(self.sets[split]),
+        )
+
+    def scores(self) -> Scores:
+        """New scores on the device."""
+        return self.task.scores(self.data.classes).to(self.hardware.torch_device)
+
+
+def first_image(samples: Samples) -> Tensor:
+    """The first image of a set that can be read, as a batch (1, 3, H, W).
+
+    Raises:
+        BadFileError: if none of the first few can.
+    """
+    for index in range(min(len(samples), FIRST_FEW)):
+        try:
+            image: Tensor = samples[index][0][None]
+            return image
+        except BadFileError as error:
+            last = error
+    raise last
+
+
+FIRST_FEW = 10
+
+
+def check_smallest_part(cfg: Config, parts: Parts) -> None:
+    """See that the model can train on the fewest images that it will be given at a time.
+
+    Raises:
+        ConfigError: if it cannot, as batch normalisation of one image whose coarsest map is one pixel.
+    """
+    samples, batch_size, accumulate = parts.sets["train"], parts.data.batch_size, cfg.training.accumulate
+    smallest = max(1, (len(samples) % batch_size or batch_size) // accumulate)
+    if smallest > 1:
+        return
+    images, _ = parts.move(first_image(samples), torch.empty(0))
+    problem = (
+        f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {len(samples)}, or "
+        f"training.accumulate={accumulate} a part of one, on which the model cannot train; choose another"
+    )
+    with torch.no_grad(), blamed_on("data", problem):
+        copy.deepcopy(parts.model).train()(images)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many trainable numbers a model has."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
