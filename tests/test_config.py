@@ -99,6 +99,10 @@ def test_a_group_is_named_by_its_option_where_that_is_known(composed):
         (["input=photo.jpg"], ["input: is for mode=predict and mode=explain, and this is mode=train"]),
         (["mode=export", "input=photo.jpg"], ["input: ", "this is mode=export"]),
         (["mode=predict", "weights.backbone_only=true"], ["weights.backbone_only", "mode=predict"]),
+        (
+            ["data=imagenet", "data.root=x", "data/augmentation=scale_crop_flip"],
+            ["data/augmentation: is for segmentation, but task=classification"],
+        ),
     ],
 )
 def test_a_setting_that_the_mode_would_pass_over_is_refused(composed, overrides, words):

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from visual_transformers import __version__
-from visual_transformers.config import EXPORT_FORMATS, Config, checked
+from visual_transformers.config import Config, checked
+from visual_transformers.config_checks import EXPORT_FORMATS
 from visual_transformers.errors import ConfigError, RunError, WeightsError
 from visual_transformers.export import export
 from visual_transformers.export_formats import FORMATS, Original, Sizes

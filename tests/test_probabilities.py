@@ -154,9 +154,7 @@ class Evaluated:
 def test_evaluation_scores_labels_at_their_own_size(inference):
     model = panoptic_fpn(num_classes=4, backbone="resnet18", pyramid_channels=32, branch_channels=32).eval()
     hardware, batches = Hardware(), Evaluated((50, 70))
-    parts = runner.Parts(
-        hardware, Segmentation(), FourClasses(), {}, model, model, Normalise(), inference=inference
-    )
+    parts = runner.Parts(hardware, Segmentation(), FourClasses(), {}, model, model, Normalise(), inference=inference)
     found = runner.evaluate(parts, batches).compute()
     images, labels = parts.move(*batches.batch)
     with torch.inference_mode():
@@ -169,3 +167,18 @@ def test_evaluation_scores_labels_at_their_own_size(inference):
 
 class FourClasses:
     classes = ("a", "b", "c", "d")
+    mirrored_labels = ()
+
+
+def test_a_mirrored_image_swaps_left_and_right_classes():
+    def left_and_right(images: torch.Tensor) -> torch.Tensor:
+        """Class 1 left of the middle, class 2 right of it, whatever the image."""
+        logits = torch.zeros(len(images), 3, *images.shape[2:])
+        half = images.shape[3] // 2
+        logits[:, 1, :, :half] = logits[:, 2, :, half:] = 9
+        return logits
+
+    image = torch.randn(1, 3, 4, 8)
+    plain = probabilities.of_pixels(left_and_right, image, Inference(), 1)
+    flipped = probabilities.of_pixels(left_and_right, image, Inference(flip=True), 1, mirrored_labels=[(1, 2)])
+    torch.testing.assert_close(flipped, plain)

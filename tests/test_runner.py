@@ -233,7 +233,7 @@ def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
 def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
     run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
     run.parts.model.to("meta")
-    run.state.restore(finished / "checkpoints" / "last.pt", config=tiny().everything)
+    run.state.restore(finished / "checkpoints" / "last.pt", config=tiny().everything, data=run.data)
     assert run.state.scores.confusion.counts.device.type == "meta"
 
 
@@ -307,7 +307,7 @@ def test_skipped_samples_are_counted_in_the_records(folders, tmp_path, capsys):
     configured, bad = folders
     runner.train(configured(*SKIPPING), tmp_path / "run")
     epochs = [record for record in records(tmp_path / "run") if record["kind"] == "epoch"]
-    assert [record["skipped_samples"] for record in epochs] == [1, 1]
+    assert [record["skipped_train"] for record in epochs] == [1, 1]
     assert capsys.readouterr().out.count(f"skipped {bad}") == 1
 
 
@@ -334,3 +334,42 @@ def test_mixed_images_are_learned_with_the_shares_of_their_classes(tiny, tmp_pat
     nn.init.zeros_(model[1].bias)
     changes = step_s_change(run, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
     assert all(change.abs().max() < 1e-12 for change in changes)  # equal shares are what zero weights predict
+
+
+def test_skipped_validation_samples_are_counted_and_said(folders, tmp_path, capsys):
+    configured, bad = folders
+    (bad.parents[2] / "val" / "cat" / "1.jpg").write_bytes(b"")
+    runner.train(configured(*SKIPPING, "data.max_skipped=0.2"), tmp_path / "run")
+    epochs = [record for record in records(tmp_path / "run") if record["kind"] == "epoch"]
+    assert [record["skipped_val"] for record in epochs] == [1, 1]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["skipped_samples"] == 1
+    assert "on the 6 samples of the validation split, of which 1 were skipped" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_batch_of_bad_files_alone_learns_nothing_and_the_run_goes_on(folders, tmp_path):
+    configured, bad = folders
+    for other in bad.parents[1].glob("*/*.jpg"):
+        if other.name not in ("0.jpg", "1.jpg"):
+            other.unlink()
+    bad.parents[1].joinpath("ant/0.jpg").write_bytes(b"")
+    single = (
+        "data.batch_size=1",
+        "data.max_skipped=0.5",
+        "data.image_size=64",
+        "data.eval_resize=64",
+        "model=resnet18",
+    )
+    cfg = configured("data.on_error=skip", "data.check_files=1", *single)
+    runner.train(cfg, tmp_path / "run")
+    assert records(tmp_path / "run")[-1]["step"] == 2 * 4
+
+
+def test_going_on_with_another_set_of_files_is_refused(folders, tmp_path):
+    configured, bad = folders
+    cfg = configured(*SKIPPING)
+    runner.train(cfg, tmp_path / "run")
+    (bad.parent / "0.jpg").unlink()
+    with pytest.raises(RunError, match=r"the data set's\.training samples: 20 -> 19"):
+        runner.train(cfg, tmp_path / "run")

@@ -139,6 +139,8 @@ def trained_settings(file: str) -> dict[str, Any] | None:
 
 def main() -> None:
     """The command line, `python -m visual_transformers` or `visual-transformers`."""
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text of the terminal's encoding
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     asked_for_traces = "HYDRA_FULL_ERROR" in os.environ
     sys.argv[1:] = completed(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions come through, so that we can say them better

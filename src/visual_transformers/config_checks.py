@@ -37,6 +37,10 @@ def _of_groups(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
                 f"{group}={option} is for {needs}, but task={kind}; "
                 f"set task={needs}, or choose a {noun} for {kind} (see --help)"
             )
+    augmentation = OmegaConf.select(cfg, "data.augmentation")
+    needs = _task_of(_target_object(cfg, "data.augmentation")) if isinstance(augmentation, DictConfig) else kind
+    if kind and needs and needs != kind:
+        yield f"data/augmentation: is for {needs}, but task={kind}; choose another (see --help)"
     if kind and str(cfg.task.get("metric")) not in task.metrics:
         yield f"task.metric={cfg.task.get('metric')}: {kind} has {', '.join(task.metrics)}"
 
@@ -148,7 +152,7 @@ def _numbers(values: ListConfig) -> list[float]:
 
 def _target_object(cfg: DictConfig, path: str) -> Any:
     try:
-        return allowed_object(cfg[path]._target_, path)
+        return allowed_object(OmegaConf.select(cfg, path)._target_, path)
     except (ConfigError, OmegaConfBaseException, AttributeError):
         return None  # said already, as a problem of that key
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from visual_transformers import probabilities
 from visual_transformers.data.loading import EvaluationBatches
-from visual_transformers.data.module import DataModule, Samples
+from visual_transformers.data.module import DataModule, Samples, spread
 from visual_transformers.data.transforms import Normalise
 from visual_transformers.errors import BadFileError
 from visual_transformers.metrics import Scores
@@ -67,7 +67,9 @@ class Parts:
         if self.inference.plain:
             return self._once(images)
         stride = getattr(self.model, "stride", 1)
-        return probabilities.as_logits(probabilities.of_pixels(self._once, images, self.inference, stride))
+        swapped = self.data.mirrored_labels
+        found = probabilities.of_pixels(self._once, images, self.inference, stride, swapped)
+        return probabilities.as_logits(found)
 
     def _once(self, images: Tensor) -> Tensor:
         """One forward pass."""
@@ -89,12 +91,12 @@ class Parts:
 
 
 def first_image(samples: Samples) -> Tensor:
-    """The first image of a set that can be read, as a batch (1, 3, H, W).
+    """The first of a few images of a set, from its first to its last, that can be read, as a batch (1, 3, H, W).
 
     Raises:
-        BadFileError: if none of the first few can.
+        BadFileError: if none of them can.
     """
-    for index in range(min(len(samples), FIRST_FEW)):
+    for index in spread(len(samples), A_FEW):
         try:
             image: Tensor = samples[index][0][None]
             return image
@@ -103,7 +105,7 @@ def first_image(samples: Samples) -> Tensor:
     raise last
 
 
-FIRST_FEW = 10
+A_FEW = 10
 
 
 def check_smallest_part(cfg: Config, parts: Parts) -> None:

@@ -89,7 +89,7 @@ def segment(
 
     def most_probable_pixels(picture: Image.Image) -> NDArray[np.uint8]:
         images = trained.prepare(picture)[None]
-        found = probabilities.of_pixels(trained.logits, images, settings, trained.stride)[0]
+        found = probabilities.of_pixels(trained.logits, images, settings, trained.stride, trained.mirrored_labels)[0]
         return found.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
     for path, picture, mask in images.shown_to(most_probable_pixels):

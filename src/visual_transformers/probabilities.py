@@ -18,14 +18,17 @@ Forward = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
-def of_pixels(forward: Forward, images: Tensor, settings: Inference, stride: int) -> Tensor:
+def of_pixels(
+    forward: Forward, images: Tensor, settings: Inference, stride: int, mirrored_labels: Sequence[tuple[int, int]] = ()
+) -> Tensor:
     """Probabilities (B, classes, H, W) in float32 of images (B, 3, H, W).
 
     `settings.short_side` and each of `settings.scales` resize the images, `settings.flip` mirrors them as well; the
     probabilities are brought back to the images' own size and averaged there. `stride` is the least side that the
-    model takes.
+    model takes. A mirrored image swaps the classes of each pair of `mirrored_labels`, as left and right arm.
     """
     size = images.shape[2:]
+    swap = dict([*mirrored_labels, *((other, one) for one, other in mirrored_labels)])
     base = settings.short_side / min(size) if settings.short_side else 1.0
     views = [
         (base * scale, mirrored)
@@ -36,7 +39,9 @@ def of_pixels(forward: Forward, images: Tensor, settings: Inference, stride: int
     for scale, mirrored in views:
         view = resized(images, [max(1, round(side * scale)) for side in size])
         found = _over_windows(forward, view.flip(3) if mirrored else view, settings, stride)
-        found = resized(found.flip(3) if mirrored else found, size)
+        if mirrored:
+            found = found.flip(3)[:, [swap.get(label, label) for label in range(found.shape[1])]]
+        found = resized(found, size)
         total = found if total is None else total + found
     assert total is not None
     return total / len(views)

@@ -32,10 +32,12 @@ class Results:
     scores: dict[str, float]
     classes: ClassTable
     pictures: list[Picture]
+    skipped: int = 0
+    """Samples that could not be read."""
 
     def write(self, directory: Path, about: dict[str, Any]) -> None:
         """Leave summary.json (`about` and the scores), classes.csv and samples.png."""
-        summary = json.dumps(about | {"scores": self.scores}, indent=2)
+        summary = json.dumps(about | {"scores": self.scores, "skipped_samples": self.skipped}, indent=2)
         atomic.write_text(directory / "summary.json", summary + "\n")
         rows = [{"class": name, **row} for name, row in self.classes.items()]
         atomic.write_text(directory / "classes.csv", csv_text(rows))

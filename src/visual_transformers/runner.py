@@ -45,7 +45,7 @@ def train(cfg: Config, directory: Path) -> float:
     loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items()]
     run = TrainRun.build(cfg, files, weights.read(cfg.weights.file) if cfg.weights.file and not goes_on else None)
     if goes_on:
-        run.state.restore(files.last, config=cfg.everything)
+        run.state.restore(files.last, config=cfg.everything, data=run.data)
     elif cfg.resume == "never" and (aside := files.set_aside()):
         print(f"set the earlier run of this name aside in {aside}")
     files.write_config(cfg.everything)
@@ -63,7 +63,7 @@ def train(cfg: Config, directory: Path) -> float:
     results = score(cfg, parts)
     results.write(directory, summary(cfg, parts) | {"best": run.state.best, "train_seconds": run.state.seconds})
     results.print(
-        f"{cfg.name}: the best weights, from epoch {run.state.best['epoch']:g}, {scored_on(parts)}", directory
+        f"{cfg.name}: the best weights, from epoch {run.state.best['epoch']:g}, {scored_on(parts, results)}", directory
     )
     return run.state.best[cfg.task["metric"]]
 
@@ -82,7 +82,7 @@ def test(cfg: Config, directory: Path) -> float:
     say_other_settings(cfg, file)
     results = score(cfg, parts)
     results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
-    results.print(f"{cfg.name}: {file.path}, {scored_on(parts)}", directory / "test")
+    results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
     return results.scores[cfg.task["metric"]]
 
 
@@ -130,7 +130,8 @@ def evaluate(parts: Parts, batches: EvaluationBatches) -> Scores:
 @torch.inference_mode()
 def score(cfg: Config, parts: Parts) -> Results:
     """Score the model on the test split, and draw some of it: samples spread evenly over the split."""
-    scores = evaluate(parts, parts.batches("test"))
+    batches = parts.batches("test")
+    scores = evaluate(parts, batches)
     samples, pictures = parts.sets["test"], []
     for index in spread(len(samples), cfg.training.samples):
         try:
@@ -140,7 +141,7 @@ def score(cfg: Config, parts: Parts) -> Results:
         images, _ = parts.move(image[None], torch.empty(0))
         prediction = parts.logits(images).argmax(dim=1)[0]
         pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
-    return Results(scores.compute(), scores.table(), pictures)
+    return Results(scores.compute(), scores.table(), pictures, batches.skipped)
 
 
 @dataclass
@@ -187,10 +188,14 @@ class TrainRun:
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One optimizer step on a batch, in parts whose gradients add up to that of the whole; returns the loss."""
         parts, state = self.parts, self.state
+        if len(images) == 0:  # all of them were skipped: the schedule goes on, and nothing is learned
+            state.schedule.step()
+            state.step += 1
+            return torch.zeros((), device=parts.hardware.torch_device)
         parts.model.train()
         images, targets = parts.move(images, targets)
         if (mix := parts.data.mixing()) is not None:
-            with seeded(self.cfg.seed, MIXING, state.step):
+            with seeded(self.cfg.seed, 0, state.step, MIXING):
                 images, targets = mix(images, targets)
         count = parts.task.count(targets).clamp(min=1)
         total = torch.zeros((), device=images.device)
@@ -220,7 +225,8 @@ class TrainRun:
         record = self.moment("epoch")
         record |= {f"train/{name}": value for name, value in train.items()}
         record |= {f"val/{name}": value for name, value in val.items()}
-        record |= {"skipped_samples": len(state.bad_files.paths)} if state.bad_files.paths else {}
+        skipped = {"train": len(state.bad_files.paths), "val": self.validation.skipped}
+        record |= {f"skipped_{split}": count for split, count in skipped.items() if count}
         if not state.best or val[metric] > state.best[metric]:
             state.best = {"step": state.step, "epoch": record["epoch"]} | val
             about = {"classes": self.parts.data.classes, "config": self.cfg.everything, "best": state.best}
@@ -240,7 +246,12 @@ class TrainRun:
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = now
-        self.state.save(self.files.last, config=self.cfg.everything, classes=self.parts.data.classes)
+        self.state.save(self.files.last, config=self.cfg.everything, data=self.data)
+
+    @property
+    def data(self) -> Node:
+        """What a resumed run must find again in its data set."""
+        return {"classes": self.parts.data.classes, "training samples": len(self.parts.sets["train"])}
 
     def info(self) -> RunInfo:
         """What the loggers are told before the first step."""
@@ -257,10 +268,11 @@ MIXING = 1
 """Part of the seed of mixup and cutmix, beside the run's seed and the step."""
 
 
-def scored_on(parts: Parts) -> str:
+def scored_on(parts: Parts, results: Results) -> str:
     """The end of a title: what was scored."""
     split = "test" if parts.data.has_test_split else "validation"
-    return f"on the {len(parts.sets['test'])} samples of the {split} split"
+    skipped = f", of which {results.skipped} were skipped" if results.skipped else ""
+    return f"on the {len(parts.sets['test'])} samples of the {split} split{skipped}"
 
 
 def summary(cfg: Config, parts: Parts) -> Node:

@@ -57,6 +57,7 @@ class Trained:
     classes: list[str]
     prepare: Preparation
     category_ids: list[int] | None
+    mirrored_labels: tuple[tuple[int, int], ...]
     weights_path: Path
     about: dict[str, Any] = field(default_factory=dict)
     """What the weight file says of its weights: the keys of `weights.ABOUT`."""
@@ -88,6 +89,7 @@ class Trained:
             classes=classes,
             prepare=data.preparation(cfg.data),
             category_ids=ids,
+            mirrored_labels=data.mirrored_labels,
             weights_path=file.path,
             about=file.about,
         )

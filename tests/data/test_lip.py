@@ -119,7 +119,7 @@ def test_an_empty_list_is_named(lip: Callable[..., Lip], everything: Labels, tmp
 def test_a_missing_file_is_named(lip: Callable[..., Lip], everything: Labels, tmp_path: Path, missing: str) -> None:
     data = lip({"1": everything, "2": everything})
     (tmp_path / missing).unlink()
-    with pytest.raises(DataError, match=rf"1 of the 2 files .*val_id.txt names.*{missing}"):
+    with pytest.raises(DataError, match=rf"1 of (the 2 images .*val_id.txt names|2 images have no mask).*{missing}"):
         data.val_set()
 
 

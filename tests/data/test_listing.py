@@ -1,5 +1,6 @@
 """Listings of folders: what is in them, and when they are made anew."""
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from visual_transformers.data import listing
 from visual_transformers.data.listing import files_below
+from visual_transformers.errors import DataError
 
 SUFFIXES = (".jpg",)
 
@@ -25,12 +27,13 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path
         return real(root, suffixes)
 
     monkeypatch.setattr(listing, "_scan", scan)
+    monkeypatch.setattr(listing, "UNSETTLED", 0.05)
     yield scanned
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """a.jpg, b/c.JPG, b/d/e.jpg, and what does not count; last changed long ago."""
+    """a.jpg, b/c.JPG, b/d/e.jpg, and what does not count; settled."""
     root = tmp_path / "root"
     (root / "b" / "d").mkdir(parents=True)
     (root / ".hidden").mkdir()
@@ -41,10 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settle(root: Path) -> None:
-    """Let every folder's last change be an hour ago."""
-    then = time.time() - 3600
-    for path in (root, *(p for p in root.rglob("*") if p.is_dir())):
-        os.utime(path, (then, then))
+    """Wait until every folder's last change is long enough ago; the system's clock has a grain of some milliseconds."""
+    time.sleep(0.1)
 
 
 def test_files_of_all_folders_are_found_in_sorted_order(folder: Path) -> None:
@@ -75,7 +76,34 @@ def test_a_change_in_any_folder_is_seen(folder: Path, below: str, change: str) -
     assert found != before
 
 
-def test_a_folder_that_changed_just_now_is_not_remembered(folder: Path, scans: list[Path]) -> None:
+def test_a_change_is_seen_although_the_time_of_the_folder_is_set_back(folder: Path) -> None:
+    before, times = files_below(folder, SUFFIXES), (folder / "b").stat()
+    (folder / "b" / "new.jpg").touch()
+    os.utime(folder / "b", ns=(times.st_atime_ns, times.st_mtime_ns))  # as rsync and tar do
+    assert files_below(folder, SUFFIXES) == sorted([*before, "b/new.jpg"])
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def failing(path: object) -> object:
+        if str(path).endswith("/b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", failing)
+        with pytest.raises(DataError, match=f"^{folder}/b: cannot be listed"):
+            files_below(folder, SUFFIXES)
+    assert len(files_below(folder, SUFFIXES)) == 3
+
+
+def test_a_folder_that_changed_just_now_is_not_remembered(
+    folder: Path, scans: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "UNSETTLED", 60.0)
     (folder / "new.jpg").touch()
     files_below(folder, SUFFIXES)
     files_below(folder, SUFFIXES)

@@ -1,5 +1,7 @@
 """Images with a mask file each: pairing, labels, and messages that name the file."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,26 @@ def test_the_pixels_of_a_palette_mask_are_its_indices(data_set: Callable[..., Ma
     mask.putpalette([128, 0, 0, 0, 128, 0, 250, 250, 250])
     add("val/0", mask)
     assert data_set().val_set()[0][1].tolist() == [[2, 0, 1]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_pixels_of_masks_of_few_bits_are_their_labels(
+    data_set: Callable[..., MaskFolder], add: Add, bits: int
+) -> None:
+    _, path = add("val/0", [[0, 1, 0, 1]])
+    rows = b"\x00" + {1: b"\x50", 2: b"\x11", 4: b"\x01\x01"}[bits]
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    packed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    if bits == 1:
+        with pytest.raises(DataError, match="mode '1'"):
+            data_set().val_set()[0]
+    else:
+        assert data_set().val_set()[0][1].tolist() == [[0, 1, 0, 1]]
 
 
 def test_missing_class_names_are_refused_by_the_settings_name(data_set: Callable[..., MaskFolder]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class CropAndFlip:
     Raises:
         DataError: if a number is out of its range.
     """
+
+    task: ClassVar[str] = "classification"
 
     min_area: float = 0.08
     flip: bool = True
@@ -122,6 +124,8 @@ class ScaleCropFlip:
     Raises:
         DataError: if a number is out of its range.
     """
+
+    task: ClassVar[str] = "segmentation"
 
     crop: int = 512
     base: int | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from visual_transformers.data.index import FileIndex
 from visual_transformers.data.listing import files_below
@@ -41,14 +41,21 @@ def read_mask(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         BadFileError: if the file cannot be read, or is not an image of one 8-bit channel.
     """
-    mask = _read(path)
+    image = opened(content(path), path)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" else []
+    scale = SCALED.get(str(tiles[0][3]), 1) if tiles else 1
+    mask = decoded(image, path)
     if mask.mode not in ("L", "P"):
         raise BadFileError(
             path,
             f"a mask must be an image of one 8-bit channel whose pixels are labels, this one has mode {mask.mode!r}; "
             "convert it to 8-bit grayscale or palette PNG",
         )
-    return np.asarray(mask)
+    return np.asarray(mask) // scale
+
+
+SCALED = {"L;2": 85, "L;4": 17}
+"""By what Pillow multiplies the pixels of grayscale PNGs of 2 and of 4 bits, by its name for them."""
 
 
 def read_segments(path: str | Path) -> NDArray[np.uint32]:

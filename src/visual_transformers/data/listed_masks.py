@@ -63,7 +63,9 @@ class ListedMasks(MaskData):
 
     def pairs(self, split: str) -> tuple[FileIndex, Masks]:
         """Images and masks of `train` or `val`; `test` is `val`, for the masks of test images are not published."""
-        files, mask_files = pair_listed(*self.split("train" if split == "train" else "val"), self.layout())
+        files, mask_files = pair_listed(
+            *self.split("train" if split == "train" else "val"), self.layout(), self.excluded
+        )
         return files, MaskFiles(mask_files, self.table())
 
     def table(self) -> LabelTable:

@@ -1,7 +1,7 @@
 """Which files a folder holds, remembered between runs: listing 1.3 million files takes minutes on a network disk.
 
-A listing is kept with the modification time of every folder in it, which the system changes whenever an entry comes,
-goes or is renamed. It is used only while all of these times are the same; looking at them takes one call a folder.
+A listing is kept with the times of every folder in it, which the system changes whenever an entry comes, goes or is
+renamed. It is used only while all of these times are the same; looking at them takes one call a folder.
 """
 
 from __future__ import annotations
@@ -15,18 +15,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from visual_transformers import atomic
+from visual_transformers.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 UNSETTLED = 2.0
 """Seconds for which a folder counts as still changing: within the clock's grain its time may not tell two changes."""
 
 
+Times = list[int]
+"""When a folder's entries changed, when anything of it did (both in ns), and which folder it is (its inode).
+
+The first alone would not do: programs that unpack or copy set it to what it was in the original.
+"""
+
+
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder and its subfolders, sorted, and when each of those folders was last changed (ns)."""
+    """The files of a folder and its subfolders, sorted, and the times of each of those folders."""
 
     files: list[str]
-    folders: dict[str, int]
+    folders: dict[str, Times]
 
 
 def files_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
@@ -35,11 +43,12 @@ def files_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     Links are followed. Hidden files and folders, whose names begin with a dot, are left out.
     """
     kept = _cache_file(root, suffixes)
-    if (listing := _read(kept)) and all(_changed(root / name) == when for name, when in listing.folders.items()):
-        return listing.files
+    known = _read(kept) if kept else None
+    if known and all(_changed(root / name) == times for name, times in known.folders.items()):
+        return known.files
     now = time.time_ns()
     listing = _scan(root, suffixes)
-    if all(now - when > UNSETTLED * 1e9 for when in listing.folders.values()):
+    if kept and all(now - max(times[:2]) > UNSETTLED * 1e9 for times in listing.folders.values()):
         with contextlib.suppress(OSError):  # a full or read-only disk costs the next run its time, and nothing else
             content = json.dumps({"format": FORMAT, **asdict(listing)})
             atomic.write_text(kept, content)
@@ -48,9 +57,9 @@ def files_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
 
 def _scan(root: Path, suffixes: tuple[str, ...]) -> Listing:
     files: list[str] = []
-    folders: dict[str, int] = {}
+    folders: dict[str, Times] = {}
     seen: set[tuple[int, int]] = set()
-    for path, inner, names in os.walk(root, followlinks=True):
+    for path, inner, names in os.walk(root, followlinks=True, onerror=_refuse):
         status = Path(path).stat()
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back
             inner.clear()
@@ -58,22 +67,37 @@ def _scan(root: Path, suffixes: tuple[str, ...]) -> Listing:
         seen.add((status.st_dev, status.st_ino))
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         below = os.path.relpath(path, root)
-        folders[below] = status.st_mtime_ns
+        folders[below] = _times(status)
         prefix = "" if below == "." else f"{below}/"
         files += [prefix + name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
     return Listing(sorted(files), folders)
 
 
-def _changed(folder: Path) -> int | None:
-    """When a folder's entries last changed, in ns; None if it is gone."""
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be read must not be left out in silence, or even be remembered so."""
+    raise DataError(
+        f"{error.filename}: cannot be listed ({error.strerror}); mend its permissions or its disk"
+    ) from error
+
+
+def _times(status: os.stat_result) -> Times:
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _changed(folder: Path) -> Times | None:
+    """The times of a folder; None if it is gone."""
     try:
-        return folder.stat().st_mtime_ns
+        return _times(folder.stat())
     except OSError:
         return None
 
 
-def _cache_file(root: Path, suffixes: tuple[str, ...]) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _cache_file(root: Path, suffixes: tuple[str, ...]) -> Path | None:
+    """Where a listing is kept; nowhere for a user without a home."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
     key = hashlib.sha256(json.dumps([str(root.resolve()), *suffixes]).encode()).hexdigest()
     return base / "visual_transformers" / "listings" / f"{key[:32]}.json"
 

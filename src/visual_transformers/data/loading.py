@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from visual_transformers.data.module import Samples
 from visual_transformers.data.skipping import NONE_ALLOWED, BadFiles
-from visual_transformers.errors import BadFileError, DataError, UserError
+from visual_transformers.errors import BadFileError, UserError
 
 Batch = tuple[Tensor, Tensor]
+NO_SAMPLES = (torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8))
+"""A batch all of whose samples were skipped."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +110,12 @@ def training_batches(
     """One (images, targets) a step, for the steps from `start` to `stop`; smaller by the samples that are skipped.
 
     Raises:
-        DataError: on a file that cannot be used, naming it, unless it may be skipped and leaves others in its batch.
+        DataError: on a file that cannot be used, naming it, unless it may be skipped.
     """
     steps = StepSampler(length=len(samples), batch_size=batch_size, seed=seed, start=start, stop=stop)
     loader = loading.loader(SeededSamples(samples, seed), batch_sampler=steps, collate_fn=_collate)
     for batch in _without_bad_files(loader, bad_files):
-        if batch is None:
-            raise DataError(
-                f"no file of a whole batch can be used; the last is {bad_files.paths[-1]}. Choose a larger "
-                "data.batch_size, or leave such files out with data.exclude"
-            )
-        yield batch
+        yield batch or NO_SAMPLES
 
 
 class EvaluationBatches:

@@ -95,8 +95,6 @@ class MaskData(FileData):
     """
 
     task: ClassVar[str] = "segmentation"
-    mirrored_labels: ClassVar[tuple[tuple[int, int], ...]] = ()
-    """Pairs of class indices that a mirrored image swaps, as left and right arm."""
 
     augmentation: ScaleCropFlip = field(default_factory=ScaleCropFlip)
 

@@ -40,6 +40,8 @@ class DataModule(ABC):
     """
 
     task: ClassVar[str]
+    mirrored_labels: ClassVar[tuple[tuple[int, int], ...]] = ()
+    """Pairs of class indices that a mirrored image swaps, as left and right arm."""
 
     batch_size: int = 64
     eval_batch_size: int = 128
@@ -146,7 +148,10 @@ class FileData(DataModule):
         if not self.excluded:
             return np.arange(len(files[0]))
         rows = enumerate(zip(*files, strict=True))
-        return np.array([i for i, row in rows if not self.excluded & set(map(absolute, row))], int)
+        kept = np.array([i for i, row in rows if not self.excluded & set(map(absolute, row))], int)
+        if self.exclude:
+            print(f"data.exclude={self.exclude}: left out {len(files[0]) - len(kept)} of {len(files[0])} samples")
+        return kept
 
     def bad_files(self, samples: Samples) -> BadFiles:
         """Their samples are skipped where `on_error` says so."""

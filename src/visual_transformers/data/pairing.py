@@ -57,31 +57,35 @@ def pair_by_number(images: Path, masks: Path, layout: str, excluded: Set[str] = 
     return _paired((images, [*by_number.values()]), (masks, needed), alone, excluded, layout)
 
 
-def pair_listed(names: Path, images: Path, masks: Path, layout: str) -> Pairs:
+def pair_listed(names: Path, images: Path, masks: Path, layout: str, excluded: Set[str] = frozenset()) -> Pairs:
     """The images that a text file names without their suffix, one a line, in its order: `.jpg` files with `.png` masks.
 
     Args:
         names: the text file.
         images, masks: folders of both.
         layout: what the data set should look like, for messages.
+        excluded: absolute paths of images that need not be there, nor have a mask.
 
     Raises:
-        DataError: if the text file, a folder, an image or a mask is missing, or no image is named.
+        MissingMasksError: if others have no mask.
+        DataError: if the text file, a folder or an image is missing, or no image is named.
     """
     if not names.is_file():
         raise DataError(f"{names}: no such file; expected the layout\n{layout}")
     stems = names.read_text(encoding="utf-8").split()
     if not stems:
         raise DataError(f"{names}: names no images; it should hold a name a line, without .jpg")
-    pairs = [(images, [f"{stem}.jpg" for stem in stems]), (masks, [f"{stem}.png" for stem in stems])]
-    for place, files in pairs:
-        present = set(files_below(folder(place, layout), (PurePath(files[0]).suffix,)))
-        if missing := [file for file in files if file not in present]:
-            raise DataError(
-                f"{len(missing)} of the {len(stems)} files that {names} names are not there; the first is "
-                f"{place / missing[0]}; add them, or take their names out of the list"
-            )
-    return FileIndex(*pairs[0]), FileIndex(*pairs[1])
+    pictures, needed = [f"{stem}.jpg" for stem in stems], [f"{stem}.png" for stem in stems]
+    present = set(files_below(folder(images, layout), (".jpg",)))
+    absent = [name for name in pictures if name not in present]
+    if missing := [name for name in absent if absolute(images / name) not in excluded]:
+        raise DataError(
+            f"{len(missing)} of the {len(stems)} images that {names} names are not there; the first is "
+            f"{images / missing[0]}; add them, or take their names out of the list"
+        )
+    present = set(files_below(folder(masks, layout), (".png",)))
+    alone = [(image, mask) for image, mask in zip(pictures, needed, strict=True) if mask not in present]
+    return _paired((images, pictures), (masks, needed), alone, excluded, layout)
 
 
 def numbered(place: Path, suffixes: tuple[str, ...], layout: str) -> dict[int | str, str]:

@@ -16,7 +16,7 @@ from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
 
-FORMAT = 2
+FORMAT = 3
 FREE_TO_CHANGE = (
     "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
     "training.log_every", "training.samples",
@@ -44,22 +44,31 @@ class TrainState:
     losses: list[float] = field(default_factory=list)
     """Of the steps that are in no record yet."""
 
-    def save(self, path: Path, *, config: dict[str, Any], classes: list[str]) -> None:
+    def save(self, path: Path, *, config: dict[str, Any], data: dict[str, Any]) -> None:
         """Write the state to `path`, atomically."""
         parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
         numbers = {name: getattr(self, name) for name in NUMBERS} | {"bad_files": self.bad_files.paths}
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        content = {"format": FORMAT, "config": config, "classes": classes, "random": random, **parts, **numbers}
+        content = {
+            "format": FORMAT,
+            "config": config,
+            "classes": data["classes"],
+            "data": data,
+            "random": random,
+            **parts,
+            **numbers,
+        }
         atomic.write(path, lambda temporary: torch.save(content, temporary))
 
-    def restore(self, path: Path, *, config: dict[str, Any]) -> None:
+    def restore(self, path: Path, *, config: dict[str, Any], data: dict[str, Any]) -> None:
         """Go back to a saved state.
 
         Raises:
             RunError: if the file is damaged, or the run was started with other settings; lists them.
         """
         content = read(path)
-        if differences := list(changed_settings(content["config"], config)):
+        settings = changed_settings(content["config"], config)
+        if differences := settings + changed_settings(content["data"], data, "the data set's"):
             raise RunError(
                 f"{path.parent.parent} holds a run with other settings:\n"
                 + "\n".join(f"  {line}" for line in differences)
