@@ -359,7 +359,6 @@ def test_a_batch_of_bad_files_alone_learns_nothing_and_the_run_goes_on(folders, 
         "data.max_skipped=0.5",
         "data.image_size=64",
         "data.eval_resize=64",
-        "model=resnet18",
     )
     cfg = configured("data.on_error=skip", "data.check_files=1", *single)
     runner.train(cfg, tmp_path / "run")
