@@ -15,7 +15,7 @@ from visual_transformers.data import CocoStuff
 from visual_transformers.data.coco_labels import DROPPED, MERGED, OTHER, STUFF, THINGS, class_indices, ids, names
 from visual_transformers.data.coco_stuff import LABEL_SETS
 from visual_transformers.data.run_lengths import drawn
-from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.errors import BadFileError, DataError, MissingMasksError
 
 Official = NDArray[np.int64]
 BLOCK = (5, 7)
@@ -390,6 +390,17 @@ def test_panoptic_pngs_without_their_folder_are_named(tmp_path: Path, coco: Coco
     (tmp_path / "annotations/panoptic_val2017").rename(tmp_path / "gone")
     with pytest.raises(DataError, match="annotations/panoptic_val2017: no such folder, with the PNGs"):
         data.val_set()
+
+
+def test_images_without_their_panoptic_png_are_listed_and_may_be_excluded(tmp_path: Path, coco: Coco) -> None:
+    data = coco({9: np.full((4, 6), 92), 25: np.full((4, 6), 93)}, "panoptic", label_set="stuff_merged")
+    image = data.val_set().images[1]
+    (tmp_path / f"annotations/panoptic_val2017/{25:012}.png").unlink()
+    with pytest.raises(MissingMasksError) as caught:
+        data.val_set()
+    assert [pair[0] for pair in caught.value.pairs] == [image]
+    data.excluded = {str(image)}
+    assert len(data.val_set()) == 1
 
 
 # Masks that cannot be used: one sample each

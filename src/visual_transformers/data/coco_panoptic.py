@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from visual_transformers.data.coco_json import CocoJson, Kind
 from visual_transformers.data.coco_labels import THINGS, merged_ids
+from visual_transformers.data.exclusion import absolute
 from visual_transformers.data.files import read_segments
 from visual_transformers.data.index import FileIndex, Packed
 from visual_transformers.data.listing import files_below
 from visual_transformers.data.transforms import IGNORE
-from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.errors import BadFileError, DataError, MissingMasksError
 
 KIND = Kind(
     encoding="panoptic",
@@ -24,7 +26,9 @@ KIND = Kind(
 )
 
 
-def read(path: Path, images: Path, classes: NDArray[np.int64], layout: str) -> tuple[FileIndex, SegmentMasks]:
+def read(
+    path: Path, images: Path, classes: NDArray[np.int64], layout: str, excluded: Set[str] = frozenset()
+) -> tuple[FileIndex, SegmentMasks]:
     """The images that an annotation file lists, and their masks.
 
     Args:
@@ -32,9 +36,11 @@ def read(path: Path, images: Path, classes: NDArray[np.int64], layout: str) -> t
         images: the folder of the images.
         classes: the class index of every official id.
         layout: what the data set should look like, for messages.
+        excluded: absolute paths of images that need no PNG.
 
     Raises:
-        DataError: if the file is of another kind, or an image or PNG is not there.
+        MissingMasksError: if others have none.
+        DataError: if the file is of another kind, or an image is not there.
     """
     content = CocoJson.read(path, KIND, layout)
     by_image = {entry["image_id"]: entry for entry in content.annotations}
@@ -45,8 +51,12 @@ def read(path: Path, images: Path, classes: NDArray[np.int64], layout: str) -> t
     content.check_categories({category for parts in segments for _, category in parts})
     rows = Packed([np.array(parts, np.uint32).tobytes() for parts in segments])
     pngs = FileIndex(_folder(path, layout), [entry["file_name"] for entry in entries])
-    _refuse_missing(pngs, path)
-    return content.files(images, layout), SegmentMasks(pngs, rows, classes)
+    files = content.files(images, layout)
+    present = set(files_below(pngs.root, (".png",)))
+    alone = [(files[place], pngs[place]) for place, name in enumerate(pngs.names()) if name not in present]
+    if unmasked := [pair for pair in alone if not excluded & set(map(absolute, pair))]:
+        raise MissingMasksError(unmasked, len(files))
+    return files, SegmentMasks(pngs, rows, classes)
 
 
 class SegmentMasks:
@@ -107,12 +117,3 @@ def _folder(path: Path, layout: str) -> Path:
         if choice.is_dir():
             return choice
     raise DataError(f"{choices[0]}: no such folder, with the PNGs of {path.name}; expected the layout\n{layout}")
-
-
-def _refuse_missing(pngs: FileIndex, path: Path) -> None:
-    present = set(files_below(pngs.root, (".png",)))
-    if missing := [name for name in pngs.names() if name not in present]:
-        raise DataError(
-            f"{len(missing)} of the {len(pngs)} PNGs that {path} names are not there; the first is "
-            f"{pngs.root / missing[0]}"
-        )

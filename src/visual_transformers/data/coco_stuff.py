@@ -89,7 +89,7 @@ class CocoStuff(SplitFolders):
         if self.encoding == "stuff_json":
             return coco_regions.read(masks, images, class_indices(self.label_set), self.layout())
         if self.encoding == "panoptic":
-            return coco_panoptic.read(masks, images, class_indices(self.label_set), self.layout())
+            return coco_panoptic.read(masks, images, class_indices(self.label_set), self.layout(), self.excluded)
         files, pngs = pair_by_number(images, masks, self.layout(), self.excluded)
         return files, MaskFiles(pngs, self.table())
 
