@@ -47,8 +47,11 @@ class Parts:
         if file:
             ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
             print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
-        sets = {}
+        sets: dict[str, Samples] = {}
         for split in splits:
+            if split == "test" and "val" in sets and not data.has_test_split:
+                sets["test"] = sets["val"]  # looked at already
+                continue
             with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
                 sets[split] = samples = getattr(data, f"{split}_set")()
                 data.check(samples)

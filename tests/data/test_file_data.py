@@ -96,3 +96,11 @@ def test_a_test_split_is_told_from_the_validation_split(make: Make, tmp_path: Pa
     expected = named and isinstance(data, MaskFolder)
     assert data.has_test_split == expected
     assert ([*data.test_set().images] != [*data.val_set().images]) == expected  # type: ignore[attr-defined]
+
+
+def test_a_tilde_stands_for_the_home_folder(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make()
+    monkeypatch.setenv("HOME", str(Path(data.root).parent))  # type: ignore[attr-defined]
+    short = f"~/{Path(data.root).name}"  # type: ignore[attr-defined]
+    names = {"class_names": ["a", "b"]} if isinstance(data, MaskFolder) else {}
+    assert len(type(data)(root=short, **names).val_set()) == 4  # type: ignore[call-arg]

@@ -41,6 +41,7 @@ class ListedMasks(MaskData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.root = str(Path(self.root).expanduser())
         folder(self.home(), self.layout())
 
     @abstractmethod

@@ -158,6 +158,7 @@ class SplitFolders(MaskData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.root = str(Path(self.root).expanduser())
         folder(Path(self.root), self.layout())
 
     def usual(self, split: str) -> tuple[list[str], list[str]]:

@@ -34,6 +34,7 @@ class Voc(ListedMasks):
     download: bool = False
 
     def __post_init__(self) -> None:
+        self.root = str(Path(self.root).expanduser())
         if self.download and not self.home().is_dir():
             self._fetch()
         super().__post_init__()
