@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import joblib
 from torch.utils.data import Dataset
 
 from visual_transformers import check_data_report
@@ -14,7 +13,7 @@ from visual_transformers.check_data_report import Split
 from visual_transformers.data.exclusion import absolute, excluded_files, write_exclusions
 from visual_transformers.data.findings import Findings
 from visual_transformers.data.inspection import MISSING_MASK, Fault, inspect
-from visual_transformers.data.loading import Loading, seeded
+from visual_transformers.data.loading import Loading, processes, seeded
 from visual_transformers.data.module import DataModule, FileData, Samples
 from visual_transformers.errors import DataError, MissingMasksError
 from visual_transformers.progress import progress
@@ -32,7 +31,7 @@ def check_data(cfg: Config, directory: Path) -> None:
         DataError: if the folders are not as expected or, when all is written, if there are samples that cannot be used.
     """
     data: DataModule = build(cfg.data, "data")
-    workers = joblib.cpu_count() if cfg.check_data.workers is None else cfg.check_data.workers
+    workers = processes(cfg.check_data.workers)
     splits = [
         Split(name, samples, walk(name, samples, len(data.classes), workers, cfg.seed), missing)
         for name, (samples, missing) in opened(data).items()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visual_transformers.data.transforms import mirrored_classes
 from visual_transformers.settings import Inference
 
 Forward = Callable[[Tensor], Tensor]
@@ -28,7 +29,6 @@ def of_pixels(
     model takes. A mirrored image swaps the classes of each pair of `mirrored_labels`, as left and right arm.
     """
     size = images.shape[2:]
-    swap = dict([*mirrored_labels, *((other, one) for one, other in mirrored_labels)])
     base = settings.short_side / min(size) if settings.short_side else 1.0
     views = [
         (base * scale, mirrored)
@@ -40,7 +40,7 @@ def of_pixels(
         view = resized(images, [max(1, round(side * scale)) for side in size])
         found = _over_windows(forward, view.flip(3) if mirrored else view, settings, stride)
         if mirrored:
-            found = found.flip(3)[:, [swap.get(label, label) for label in range(found.shape[1])]]
+            found = found.flip(3)[:, mirrored_classes(found.shape[1], mirrored_labels).to(found.device)]
         found = resized(found, size)
         total = found if total is None else total + found
     assert total is not None

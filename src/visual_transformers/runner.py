@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +175,11 @@ class TrainRun:
         state = TrainState(parts.model, optimizer, schedule, parts.hardware.scaler(), scores, bad_files)
         return cls(cfg, parts, files, state, steps_per_epoch, total_steps, parts.batches("val"))
 
+    @cached_property
+    def mix(self) -> Callable[[Tensor, Tensor], Any] | None:
+        """What each batch goes through on the device, as mixup."""
+        return self.parts.data.mixing()
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the steps that are left."""
         return training_batches(
@@ -194,9 +201,9 @@ class TrainRun:
             return torch.zeros((), device=parts.hardware.torch_device)
         parts.model.train()
         images, targets = parts.move(images, targets)
-        if (mix := parts.data.mixing()) is not None:
+        if self.mix is not None:
             with seeded(self.cfg.seed, 0, state.step, MIXING):
-                images, targets = mix(images, targets)
+                images, targets = self.mix(images, targets)
         count = parts.task.count(targets).clamp(min=1)
         total = torch.zeros((), device=images.device)
         for x, y in zip(*(t.tensor_split(self.cfg.training.accumulate) for t in (images, targets)), strict=True):

@@ -17,7 +17,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as F
 
 from visual_transformers.data.decoding import EncodedImage
-from visual_transformers.data.transforms import IGNORE
+from visual_transformers.data.transforms import IGNORE, mirrored_classes
 from visual_transformers.errors import DataError
 
 POLICIES = {"autoaugment": v2.AutoAugment, "trivialaugment": v2.TrivialAugmentWide}
@@ -161,9 +161,7 @@ class ScaledView:
         self.settings = augmentation
         strength = augmentation.colour
         self.colour = v2.ColorJitter(strength, strength, strength, strength / 4) if strength else None
-        self.mirrored = torch.arange(256, dtype=torch.uint8)
-        for one, other in mirrored_labels:
-            self.mirrored[one], self.mirrored[other] = other, one
+        self.mirrored = mirrored_classes(256, mirrored_labels).to(torch.uint8)
 
     def __call__(self, image: EncodedImage, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
         """uint8 (3, crop, crop) and (crop, crop)."""

@@ -24,7 +24,6 @@ class ClassFolders(ClassifiedData):
     A class is called as its folder, or by ImageNet's words where that is a WordNet id.
 
     Args:
-        root: the data set's folder.
         train: folder of the training split, below the root.
         val: folder of the validation split, below the root; null for the one beside `train` with the same classes.
         classes: null for all class folders, a number for the first so many in sorted order, or a list of names.
@@ -33,7 +32,6 @@ class ClassFolders(ClassifiedData):
         DataError: naming what is missing and the layout that is expected.
     """
 
-    root: str
     train: str = "train"
     val: str | None = None
     classes: Any = None
@@ -53,7 +51,7 @@ class ClassFolders(ClassifiedData):
 
     def located(self) -> Path:
         """The folder that the split folders are in."""
-        return Path(self.root).expanduser()
+        return Path(self.root)
 
     def layout(self) -> str:
         """What is expected, for messages."""

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from visual_transformers.data.coco_json import CocoJson, Kind
 from visual_transformers.data.coco_labels import THINGS, merged_ids
-from visual_transformers.data.exclusion import absolute
 from visual_transformers.data.files import read_segments
 from visual_transformers.data.index import FileIndex, Packed
 from visual_transformers.data.listing import files_below
+from visual_transformers.data.pairing import refuse_unmasked
 from visual_transformers.data.transforms import IGNORE
-from visual_transformers.errors import BadFileError, DataError, MissingMasksError
+from visual_transformers.errors import BadFileError, DataError
 
 KIND = Kind(
     encoding="panoptic",
@@ -54,8 +54,7 @@ def read(
     files = content.files(images, layout)
     present = set(files_below(pngs.root, (".png",)))
     alone = [(files[place], pngs[place]) for place, name in enumerate(pngs.names()) if name not in present]
-    if unmasked := [pair for pair in alone if not excluded & set(map(absolute, pair))]:
-        raise MissingMasksError(unmasked, len(files))
+    refuse_unmasked(alone, excluded, len(files))
     return files, SegmentMasks(pngs, rows, classes)
 
 

@@ -6,6 +6,7 @@ One path a line, absolute or relative to the list's own folder; an empty line, o
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from pathlib import Path
 
 from visual_transformers import atomic
@@ -41,6 +42,11 @@ def write_exclusions(path: Path, reasons: dict[str, str]) -> None:
         lines += [f"# {' '.join(reason.split())}", absolute(file)]
     text = "\n".join(lines) + "\n"
     atomic.write(path, lambda temporary: temporary.write_text(text, **ENCODING))
+
+
+def is_excluded(excluded: Set[str], *files: str | Path) -> bool:
+    """Whether one of the files of a sample is among the absolute paths of a list."""
+    return bool(excluded) and not excluded.isdisjoint(map(absolute, files))
 
 
 def absolute(path: str | Path) -> str:

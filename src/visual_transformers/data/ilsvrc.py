@@ -13,7 +13,7 @@ from scipy.io import loadmat
 
 from visual_transformers.data.class_folders import in_class_order
 from visual_transformers.data.classified import LabelledFiles, first
-from visual_transformers.data.exclusion import absolute
+from visual_transformers.data.exclusion import is_excluded
 from visual_transformers.data.files import IMAGE_SUFFIXES
 from visual_transformers.data.listing import files_below
 from visual_transformers.errors import DataError
@@ -65,7 +65,7 @@ class Truth:
         index_of = {name: index for index, name in enumerate(classes)}
         expected = {stem for stem, wnid in self.wnids.items() if wnid in index_of}
         absent = [f"{stem}.JPEG" for stem in sorted(expected - set(stems))]
-        if absent := [name for name in absent if absolute(place / name) not in excluded]:
+        if absent := [name for name in absent if not is_excluded(excluded, place / name)]:
             raise DataError(
                 f"{place}: {len(absent)} of {len(expected)} images that {self.path} lists are not there: "
                 f"{first(absent)}; copy them, or name them in the file of data.exclude"

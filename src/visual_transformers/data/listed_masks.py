@@ -27,9 +27,6 @@ class ListedSplit(NamedTuple):
 class ListedMasks(MaskData):
     """A data set of fixed layout and classes; 255 in a mask counts nowhere.
 
-    Args:
-        root: the data set's folder.
-
     Raises:
         DataError: if the folder is missing.
     """
@@ -37,12 +34,13 @@ class ListedMasks(MaskData):
     NAMES: ClassVar[tuple[str, ...]]
     """The classes, in the order of their labels in the masks."""
 
-    root: str
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.root = str(Path(self.root).expanduser())
+        self.fetch()
         folder(self.home(), self.layout())
+
+    def fetch(self) -> None:
+        """Download what is not there, for a data set that can be, if that is asked for."""
 
     @abstractmethod
     def split(self, name: str) -> ListedSplit:

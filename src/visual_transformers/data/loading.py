@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from joblib import cpu_count  # heeds affinity and the quota of a container, as os.cpu_count does not
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
@@ -21,6 +22,11 @@ from visual_transformers.errors import BadFileError, UserError
 Batch = tuple[Tensor, Tensor]
 NO_SAMPLES = (torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8))
 """A batch all of whose samples were skipped."""
+
+
+def processes(workers: int | None) -> int:
+    """How many loader processes: as many as asked for, or for null one for each core that this process may use."""
+    return cpu_count() if workers is None else workers
 
 
 @dataclass(frozen=True)

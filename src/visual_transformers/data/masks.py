@@ -146,11 +146,9 @@ class SplitFolders(MaskData):
     """Base of the data sets that have a place of images and a place of masks for each split.
 
     Args:
-        root: the data set's folder.
         train_images, train_masks, val_images, val_masks: places below it; null for the usual ones.
     """
 
-    root: str
     train_images: str | None = None
     train_masks: str | None = None
     val_images: str | None = None
@@ -158,7 +156,6 @@ class SplitFolders(MaskData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.root = str(Path(self.root).expanduser())
         folder(Path(self.root), self.layout())
 
     def usual(self, split: str) -> tuple[list[str], list[str]]:

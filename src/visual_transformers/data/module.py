@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from visual_transformers.data.exclusion import absolute, excluded_files
+from visual_transformers.data.exclusion import excluded_files, is_excluded
 from visual_transformers.data.samples import FileSamples
 from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import BadFileError, DataError
@@ -126,6 +126,7 @@ class FileData(DataModule):
     """Base of the data sets whose images are files.
 
     Args:
+        root: the data set's folder; ~ is the home folder.
         check_files: samples of each split that are read before training.
         exclude: a text file of files to leave out, one a line, as `mode=check_data` writes it; null for none.
         on_error: what a file that cannot be used does in training and evaluation: `stop` the run, or `skip` the sample,
@@ -133,6 +134,7 @@ class FileData(DataModule):
         max_skipped: share of a split's samples that may be skipped before the run stops.
     """
 
+    root: str
     check_files: int = 200
     exclude: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
@@ -141,6 +143,7 @@ class FileData(DataModule):
     def __post_init__(self) -> None:
         if not 0 <= self.max_skipped <= 1:
             raise DataError(f"data.max_skipped={self.max_skipped}: must be 0 to 1, for it is a share")
+        self.root = str(Path(self.root).expanduser())
         self.excluded = excluded_files(self.exclude)
 
     def places_kept(self, *files: Sequence[str | Path]) -> NDArray[np.int64]:
@@ -148,7 +151,7 @@ class FileData(DataModule):
         if not self.excluded:
             return np.arange(len(files[0]))
         rows = enumerate(zip(*files, strict=True))
-        kept = np.array([i for i, row in rows if not self.excluded & set(map(absolute, row))], int)
+        kept = np.array([i for i, row in rows if not is_excluded(self.excluded, *row)], int)
         if self.exclude:
             print(f"data.exclude={self.exclude}: left out {len(files[0]) - len(kept)} of {len(files[0])} samples")
         return kept

@@ -11,7 +11,7 @@ from torchvision import datasets
 
 from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split, first
 from visual_transformers.data.download import ensure
-from visual_transformers.data.exclusion import absolute
+from visual_transformers.data.exclusion import is_excluded
 from visual_transformers.data.held_out import parted
 from visual_transformers.data.listing import files_below
 from visual_transformers.errors import DataError
@@ -36,14 +36,13 @@ class OxfordPet(ClassifiedData):
         DataError: if it is not there, or a list is not as published.
     """
 
-    root: str
     val_share: float = 0.2
     seed: int = 0
     download: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        root = Path(self.root).expanduser()
+        root = Path(self.root)
         self.home = root if (root / "annotations").is_dir() else root / FOLDER
         self.images, annotations = self.home / "images", self.home / "annotations"
         ensure(
@@ -75,7 +74,7 @@ class OxfordPet(ClassifiedData):
         lines = self.lists[LISTS[split]]
         names = [f"{name}.jpg" for name, _ in lines]
         absent = sorted(set(names) - set(files_below(self.images, (".jpg",))))
-        if missing := [name for name in absent if absolute(self.images / name) not in self.excluded]:
+        if missing := [name for name in absent if not is_excluded(self.excluded, self.images / name)]:
             raise DataError(
                 f"{self.images}: {len(missing)} of the {len(names)} images in {LISTS[split]} are not there: "
                 f"{first(missing)}; unpack {URLS[0]} again, or name them in the file of data.exclude"

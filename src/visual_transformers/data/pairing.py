@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence, Set
 from pathlib import Path, PurePath
 
-from visual_transformers.data.exclusion import absolute
+from visual_transformers.data.exclusion import is_excluded
 from visual_transformers.data.files import IMAGE_SUFFIXES, folder
 from visual_transformers.data.index import FileIndex
 from visual_transformers.data.listing import files_below
@@ -78,7 +78,7 @@ def pair_listed(names: Path, images: Path, masks: Path, layout: str, excluded: S
     pictures, needed = [f"{stem}.jpg" for stem in stems], [f"{stem}.png" for stem in stems]
     present = set(files_below(folder(images, layout), (".jpg",)))
     absent = [name for name in pictures if name not in present]
-    if missing := [name for name in absent if absolute(images / name) not in excluded]:
+    if missing := [name for name in absent if not is_excluded(excluded, images / name)]:
         raise DataError(
             f"{len(missing)} of the {len(stems)} images that {names} names are not there; the first is "
             f"{images / missing[0]}; add them, or take their names out of the list"
@@ -112,6 +112,16 @@ def image_id(path: PurePath) -> int | str:
     return int(number[1]) if number else path.stem
 
 
+def refuse_unmasked(alone: Sequence[tuple[Path, Path]], excluded: Set[str], images: int) -> None:
+    """Refuse images that are `alone`, each beside the mask it needs, of `images` in all.
+
+    Raises:
+        MissingMasksError: if one of them is not excluded.
+    """
+    if missing := [files for files in alone if not is_excluded(excluded, *files)]:
+        raise MissingMasksError(missing, images)
+
+
 def _paired(
     images: tuple[Path, Sequence[str]],
     masks: tuple[Path, Sequence[str]],
@@ -123,7 +133,5 @@ def _paired(
     (folder_, names), (mask_folder, needed) = images, masks
     if not names:
         raise DataError(f"{folder_}: holds no images; expected the layout\n{layout}")
-    files = [(folder_ / image, mask_folder / mask) for image, mask in alone]
-    if missing := [pair for pair in files if not excluded & set(map(absolute, pair))]:
-        raise MissingMasksError(missing, len(names))
+    refuse_unmasked([(folder_ / image, mask_folder / mask) for image, mask in alone], excluded, len(names))
     return FileIndex(folder_, names), FileIndex(mask_folder, needed)

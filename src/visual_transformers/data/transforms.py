@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -43,6 +45,14 @@ def denormalise(images: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
     return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def mirrored_classes(count: int, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """For each of `count` class indices the one that it is in a mirrored image, where those of a pair are swapped."""
+    swapped = torch.arange(count)
+    for one, other in pairs:
+        swapped[one], swapped[other] = other, one
+    return swapped
 
 
 def centre_crop(resize: int, image_size: int) -> list[v2.Transform]:

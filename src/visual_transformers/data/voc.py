@@ -8,6 +8,7 @@ from pathlib import Path
 from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
+from visual_transformers.data.download import FAILURES
 from visual_transformers.data.listed_masks import ListedMasks, ListedSplit
 from visual_transformers.errors import DataError
 
@@ -33,12 +34,6 @@ class Voc(ListedMasks):
 
     download: bool = False
 
-    def __post_init__(self) -> None:
-        self.root = str(Path(self.root).expanduser())
-        if self.download and not self.home().is_dir():
-            self._fetch()
-        super().__post_init__()
-
     def home(self) -> Path:
         """The folder that must be there."""
         return Path(self.root) / "VOCdevkit" / "VOC2012"
@@ -54,10 +49,17 @@ class Voc(ListedMasks):
         """What the folder should look like, and where it comes from."""
         return f"{super().layout()}\n  as {ARCHIVE} unpacks in {self.root}; data.download=true fetches it"
 
-    def _fetch(self) -> None:
+    def fetch(self) -> None:
+        """Torchvision's download, if the folder is not there.
+
+        Raises:
+            DataError: if it cannot be fetched.
+        """
+        if not self.download or self.home().is_dir():
+            return
         try:
             VOCSegmentation(self.root, year="2012", image_set="train", download=True)
-        except (OSError, RuntimeError) as error:  # no network or no space; a damaged archive
+        except FAILURES as error:
             raise DataError(
                 f"data.download=true: {ARCHIVE} could not be fetched to {self.root} ({error}); fetch it where there is "
                 f"a network, unpack it in {self.root} with tar, and set data.download=false. Expected the layout\n"

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from joblib import cpu_count  # heeds affinity and the quota of a container, as os.cpu_count does not
 from torch import Tensor, nn
 
-from visual_transformers.data.loading import Loading
+from visual_transformers.data.loading import Loading, processes
 from visual_transformers.errors import ConfigError
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -99,5 +98,4 @@ class Hardware:
     @property
     def loading(self) -> Loading:
         """How the loaders fetch samples for this device."""
-        workers = cpu_count() if self.workers is None else self.workers
-        return Loading(workers=workers, pin_memory=self.torch_device.type == "cuda")
+        return Loading(workers=processes(self.workers), pin_memory=self.torch_device.type == "cuda")
