@@ -9,7 +9,7 @@ from visual_transformers.loggers import Console, Files, Loggers, RunInfo, read_r
 
 @pytest.fixture
 def run(tmp_path):
-    return RunInfo("name", tmp_path, "top1", step=0, total_steps=4, headline="what runs")
+    return RunInfo("name", tmp_path, "top1", step=0, evaluated_step=0, total_steps=4, headline="what runs")
 
 
 def step(number: int, loss: float) -> dict:
@@ -35,7 +35,7 @@ def test_records_after_the_step_where_a_run_goes_on_are_dropped(run):
     lines = [step(1, 3.0), step(2, 2.0), step(3, 1.0)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (run.directory / "metrics.jsonl").write_text(text + '{"kind": "step", "st')  # cut off when the run died
-    resumed = RunInfo("name", run.directory, "top1", step=2, total_steps=4, headline="")
+    resumed = RunInfo("name", run.directory, "top1", step=2, evaluated_step=2, total_steps=4, headline="")
     with Loggers([Files(curves=False)], resumed) as log:
         log.record(step(3, 1.5))
     assert read_records(run.directory / "metrics.jsonl") == [step(1, 3.0), step(2, 2.0), step(3, 1.5)]

@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 
 from visual_transformers import probabilities, runner
 from visual_transformers.data.transforms import Normalise
+from visual_transformers.evaluation import evaluate
 from visual_transformers.models import panoptic_fpn
 from visual_transformers.settings import Inference
 from visual_transformers.tasks import Segmentation
@@ -145,7 +146,7 @@ class Evaluated:
         self.batch = torch.randint(256, (2, 3, *sizes), dtype=torch.uint8), torch.randint(4, (2, *sizes)).byte()
 
     def __iter__(self):
-        yield self.batch
+        yield [self.batch]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_evaluation_scores_labels_at_their_own_size(inference):
     model = panoptic_fpn(num_classes=4, backbone="resnet18", pyramid_channels=32, branch_channels=32).eval()
     hardware, batches = Hardware(), Evaluated((50, 70))
     parts = runner.Parts(hardware, Segmentation(), FourClasses(), {}, model, model, Normalise(), inference=inference)
-    found = runner.evaluate(parts, batches).compute()
+    found = evaluate(parts, batches).compute()
     images, labels = parts.move(*batches.batch)
     with torch.inference_mode():
         probable = probabilities.of_pixels(model, images, inference, model.stride)

@@ -15,8 +15,10 @@ from torch import nn
 from visual_transformers import runner
 from visual_transformers.data.digits import Digits
 from visual_transformers.errors import ConfigError, DataError, Interrupted, RunError, WeightsError
+from visual_transformers.evaluation import evaluate
 from visual_transformers.models import resnet18, vt_fpn, weights
 from visual_transformers.tasks import Classification, Segmentation
+from visual_transformers.training import checkpoint
 from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.rundir import RunDirectory
@@ -32,16 +34,18 @@ def records(directory: Path) -> list[dict]:
 def a_run(cfg, task, model: nn.Module, directory: Path) -> runner.TrainRun:
     """A run around a model of the test's own, on the CPU in float64, with plain gradient descent."""
     model = model.double()
-    parts = runner.Parts(Hardware(channels_last=False), task, Digits(), {}, model, model, nn.Identity())
+    parts = runner.Parts(
+        Hardware(channels_last=False), task, Digits(), {"train": range(10**6)}, model, model, nn.Identity()
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     state = TrainState(model, optimizer, schedule, parts.hardware.scaler(), parts.scores())
-    return runner.TrainRun(cfg, parts, RunDirectory(directory), state, 1, 1, validation=None)
+    return runner.TrainRun(cfg, parts, RunDirectory(directory), state, model, 1, 1, validation=None)
 
 
 def step_s_change(run: runner.TrainRun, images: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
     before = [p.detach().clone() for p in run.parts.model.parameters()]
-    run.step(images, targets)
+    run.step((images, targets))
     return [after.detach() - b for after, b in zip(run.parts.model.parameters(), before, strict=True)]
 
 
@@ -80,7 +84,7 @@ def test_the_gradient_is_clipped_to_the_configured_norm(tiny, tmp_path):
 
 def test_no_gradient_is_left_for_the_next_step(tiny, tmp_path):
     run = a_run(tiny(), Classification(), nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), tmp_path)
-    run.step(torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
+    run.step((torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,))))
     assert all(p.grad is None for p in run.parts.model.parameters())
 
 
@@ -114,7 +118,7 @@ def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(finished
     left = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert left == {
         "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv", "curves.png", "samples.png",
-        "checkpoints/last.pt", "checkpoints/best.safetensors",
+        "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.safetensors",
     }  # fmt: skip
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["scores"]["top1"] == summary["best"]["top1"]  # digits has no test split of its own
@@ -130,11 +134,10 @@ def test_a_run_stopped_by_ctrl_c_and_resumed_ends_as_the_uninterrupted_one(
 ):
     step = runner.TrainRun.step
 
-    def step_and_interrupt(run, *batch):
-        loss = step(run, *batch)
+    def step_and_interrupt(run, batch):
+        step(run, batch)
         if run.state.step == stop_at:
             os.kill(os.getpid(), signal.SIGINT)
-        return loss
 
     monkeypatch.setattr(runner.TrainRun, "step", step_and_interrupt)
     with pytest.raises(Interrupted, match=f"stopped at step {stop_at} of 8.*same command"):
@@ -233,7 +236,7 @@ def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
 def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
     run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
     run.parts.model.to("meta")
-    run.state.restore(finished / "checkpoints" / "last.pt", config=tiny().everything, data=run.data)
+    run.go_on(*checkpoint.latest(RunDirectory(finished)))
     assert run.state.scores.confusion.counts.device.type == "meta"
 
 
@@ -248,9 +251,9 @@ def test_evaluation_leaves_the_batch_statistics_alone_and_training_goes_on_with_
     run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
     statistics = run.parts.model.backbone.bn1.running_mean
     before = statistics.clone()
-    runner.evaluate(run.parts, run.validation)
+    evaluate(run.parts, run.validation)
     assert torch.equal(statistics, before)
-    run.step(*next(run.batches()))
+    run.step(next(run.batches()))
     assert not torch.equal(statistics, before)
 
 
@@ -308,7 +311,7 @@ def test_skipped_samples_are_counted_in_the_records(folders, tmp_path, capsys):
     runner.train(configured(*SKIPPING), tmp_path / "run")
     epochs = [record for record in records(tmp_path / "run") if record["kind"] == "epoch"]
     assert [record["skipped_train"] for record in epochs] == [1, 1]
-    assert capsys.readouterr().out.count(f"skipped {bad}") == 1
+    assert capsys.readouterr().err.count(f"skipped {bad}") == 1
 
 
 def test_mixed_batches_are_a_function_of_seed_and_step(folders, tmp_path, weights_of):
@@ -370,5 +373,5 @@ def test_going_on_with_another_set_of_files_is_refused(folders, tmp_path):
     cfg = configured(*SKIPPING)
     runner.train(cfg, tmp_path / "run")
     (bad.parent / "0.jpg").unlink()
-    with pytest.raises(RunError, match=r"the data set's\.training samples: 20 -> 19"):
+    with pytest.raises(RunError, match=r"the data\.training_samples: 20 -> 19"):
         runner.train(cfg, tmp_path / "run")

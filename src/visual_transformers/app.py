@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -25,9 +26,11 @@ from visual_transformers import check_data, cost_report, explain, export, predic
 from visual_transformers.config import ADOPTED, adopt, checked, suggestion
 from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError
 from visual_transformers.models import weights
+from visual_transformers.settings import Config
+from visual_transformers.training.launch import on_devices
 from visual_transformers.training.rundir import RunDirectory
 
-MODES = {
+MODES: dict[str, Callable[[Config, Path], float | None]] = {
     "train": runner.train,
     "test": runner.test,
     "predict": predict.predict,
@@ -36,6 +39,8 @@ MODES = {
     "profile": profile.profile,
     "check_data": check_data.check_data,
 }
+TOGETHER = ("train", "test")
+"""Modes that several processes do together."""
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
 """Modes that are about the model of the run in whose folder they leave their results."""
@@ -90,7 +95,8 @@ def job(cfg: DictConfig, hydra_config: HydraConf) -> float | None:
             adopt(cfg, trained, overrides)
             choices = {}  # for the groups may be the trained model's
     config = checked(cfg, choices)
-    score = MODES[config.mode](config, directory)
+    work = MODES[config.mode]
+    score = on_devices(work, config, directory) if config.mode in TOGETHER else work(config, directory)
     if config.mode == "profile" and hydra_config.mode is RunMode.MULTIRUN:
         cost_report.gather(Path(hydra_config.sweep.dir))
     return score
@@ -167,14 +173,14 @@ def happened_in_the_job(error: Exception) -> bool:
 def completed(arguments: list[str]) -> list[str]:
     """The command line, with what Hydra leaves to be said.
 
-    `weights=PATH` stands for `weights.file=PATH`; quotes around paths and globs that Hydra would read as lists or
-    dictionaries; a trained run's own name; a folder for a sweep; and resolved values
-    for --cfg job.
+    `weights=PATH` stands for `weights.file=PATH`, and `resume=HOW` for `resume.checkpoint=HOW`; quotes around paths and
+    globs that Hydra would read as lists or dictionaries; a trained run's own name; a folder for a sweep; and resolved
+    values for --cfg job.
 
     A sweep's folder is named by its overrides, so the same command finds it again. It is given as an override because
     every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
     """
-    arguments = [quoted(re.sub("^weights=", "weights.file=", argument)) for argument in arguments]
+    arguments = [quoted(_in_full(argument)) for argument in arguments]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     added = name_of_the_trained_run(overrides)
@@ -188,6 +194,14 @@ def completed(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def _in_full(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    return SHORT.get(key, key) + equals + value
+
+
+SHORT = {"weights": "weights.file", "resume": "resume.checkpoint"}
+
+
 def quoted(argument: str) -> str:
     """An override whose value is a path or a glob, quoted for Hydra where it has brackets, blanks and the like.
 
@@ -199,7 +213,7 @@ def quoted(argument: str) -> str:
     return f"{key}='" + value.replace("'", "\\'") + "'"
 
 
-PATHS = ("input", "weights.file", "data.root", "data.exclude", "name")
+PATHS = ("input", "weights.file", "resume.checkpoint", "data.root", "data.exclude", "name")
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:
@@ -213,7 +227,7 @@ def name_of_the_trained_run(overrides: list[str]) -> list[str]:
 
 
 SWEEP_FOLDER = "hydra.sweep.dir="
-NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume=", "hydra", "hardware", "logger")
+NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume.", "checkpoint.", "debug.", "hydra", "hardware", "logger")
 
 
 def explained(error: Exception) -> str:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import config_checks
 from visual_transformers.errors import ConfigError
-from visual_transformers.settings import SECTIONS, Config, Node
+from visual_transformers.settings import NESTED, SECTIONS, Config, Node
 from visual_transformers.targets import allowed_object, not_set, type_hints
 
 SUPPLIED = {
@@ -47,6 +47,8 @@ def checked(cfg: DictConfig, choices: dict[str, str] | None = None) -> Config:
         raise ConfigError(str(error)) from error
     if isinstance(cfg.get("weights"), str | None):  # weights=PATH is short for weights.file=PATH
         cfg.weights = {"file": cfg.get("weights"), "backbone_only": False}
+    if isinstance(cfg.get("resume"), str):  # and resume=HOW for resume.checkpoint=HOW
+        cfg.resume = {"checkpoint": cfg.get("resume"), "allow": []}
     choices = choices or {}
     if found := [*_problems(cfg), *config_checks.problems(cfg, choices)]:
         raise ConfigError("\n".join(found))
@@ -88,12 +90,13 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
     yield from _key_problems("", cfg, Config, given={"everything", "choices"})
     loggers = cfg.get("logger")
     paths = [*TARGETS, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
-    for path in [*paths, *SECTIONS]:
+    sections = SECTIONS | NESTED
+    for path in [*paths, *sections]:
         node: Any = OmegaConf.select(cfg, path)
         if not isinstance(node, DictConfig):
             yield f"{path}={node!r}: expected a group of keys"
-        elif path in SECTIONS:
-            yield from _key_problems(f"{path}.", node, SECTIONS[path])
+        elif path in sections:
+            yield from _key_problems(f"{path}.", node, sections[path])
         else:
             spared = path == "data" and cfg.get("mode") not in READS_DATA
             yield from _target_problems(path, node, may_be_missing=spared)

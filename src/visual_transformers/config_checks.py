@@ -58,6 +58,11 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
     if batch_size and accumulate and batch_size % accumulate:
         yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
+    if batch_size and (devices := _number(cfg, "hardware.devices")) and batch_size < devices:
+        yield f"data.batch_size={batch_size} is the whole batch, and less than an image for each of {devices} devices"
+    decay = _number(cfg, "training.ema_decay")
+    if decay is not None and not 0 < decay < 1:
+        yield f"training.ema_decay={cfg.training.ema_decay}: must be above 0 and below 1; null keeps no average"
 
 
 def _of_mode(cfg: DictConfig) -> Iterator[str]:
@@ -109,6 +114,11 @@ def _changed(node: Any, usual: Inference) -> Iterator[str]:
 AT_LEAST = {
     "seed": 0,
     "training.epochs": 1,
+    "training.steps": 1,
+    "training.skip_nonfinite": 0,
+    "checkpoint.every.steps": 1,
+    "checkpoint.top_k": 1,
+    "debug.trace_steps": 0,
     "training.accumulate": 1,
     "training.log_every": 1,
     "training.samples": 0,
@@ -124,10 +134,11 @@ AT_LEAST = {
     "profile.seconds": 0,
     "profile.repeats": 1,
     "check_data.workers": 0,
+    "hardware.devices": 1,
     "hardware.workers": 0,
     "hardware.threads": 1,
 }
-ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "export.tolerance")
+ABOVE_0 = ("training.clip_norm", "checkpoint.every.minutes", "optimizer.lr", "data.image_size", "export.tolerance")
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 
 

@@ -24,12 +24,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger may want to know of a run before its first record."""
+    """What a logger may want to know of a run before its first record: where it goes on, and what is known by then."""
 
     name: str
     directory: Path
     metric: str
     step: int
+    evaluated_step: int
     total_steps: int
     headline: str
 
@@ -134,10 +135,11 @@ class Files:
     curves: bool = True
 
     def start(self, run: RunInfo) -> None:
-        """Take up the records of an earlier part of the run, up to the step where it goes on."""
+        """Take up the records of an earlier part of the run, but for what comes again: later steps and epochs."""
         self.run = run
         self.path = run.directory / "metrics.jsonl"
-        self.records = [r for r in read_records(self.path) if r["step"] <= run.step]
+        known = {"step": run.step, "epoch": run.evaluated_step}
+        self.records = [r for r in read_records(self.path) if r["step"] <= known[r["kind"]]]
         atomic.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
         self.file = self.path.open("a", encoding="utf-8")
 

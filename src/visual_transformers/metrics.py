@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ class ConfusionMatrix(Metric):
     counts: Tensor
 
     def __init__(self, classes: int, ignore: int):
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.classes, self.ignore = classes, ignore
         self.add_state("counts", torch.zeros(classes**2 + 1, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -36,6 +37,11 @@ class ConfusionMatrix(Metric):
     def compute(self) -> Tensor:
         """The matrix, truth in rows."""
         return self.counts[:-1].reshape(self.classes, self.classes).double()
+
+
+def _sum() -> SumMetric:
+    """A sum that waits neither for the device nor, when it is computed, for other processes."""
+    return SumMetric(nan_strategy="disable", sync_on_compute=False)
 
 
 class Scores(nn.Module, ABC):
@@ -54,7 +60,7 @@ class Scores(nn.Module, ABC):
         self.confusion = ConfusionMatrix(len(classes), ignore)
         # Sums in float64, for those over a data set's pixels outgrow float32's 24 bits. Not MeanMetric: with
         # nan_strategy="disable", which spares a wait for the device, torchmetrics 1.9 passes over its weights.
-        self.loss_sum, self.count = (SumMetric(nan_strategy="disable").set_dtype(torch.float64) for _ in range(2))
+        self.loss_sum, self.count = (_sum().set_dtype(torch.float64) for _ in range(2))
 
     @property
     def names(self) -> list[str]:
@@ -73,6 +79,11 @@ class Scores(nn.Module, ABC):
 
     def compute(self) -> dict[str, float]:
         """The scores of everything added, by name."""
+        with warnings.catch_warnings():  # of counts that were restored, not added here
+            warnings.filterwarnings("ignore", ".*compute.*was called before the ..update.. method")
+            return self._all()
+
+    def _all(self) -> dict[str, float]:
         return {"loss": float(self.loss_sum.compute() / self.count.compute())} | self._compute()
 
     @abstractmethod
@@ -87,6 +98,18 @@ class Scores(nn.Module, ABC):
         """Forget everything added."""
         for metric in self._metrics():
             metric.reset()
+
+    def together(self) -> Scores:
+        """Add up what all processes counted; to be read, not added to. Collective: every process must call it."""
+        for metric in self._metrics():
+            metric.sync()
+        return self
+
+    def apart(self) -> None:
+        """Go back to what this process counted, to count on."""
+        for metric in self._metrics():
+            if metric._is_synced:
+                metric.unsync()
 
     def persistent(self) -> Scores:
         """Make `state_dict` carry the counts, for a run that stops within an epoch."""
@@ -105,7 +128,7 @@ class ClassificationScores(Scores):
 
     def __init__(self, classes: list[str], ignore: int):
         super().__init__(classes, ignore)
-        self.in_top5 = SumMetric(nan_strategy="disable")
+        self.in_top5 = _sum()
 
     @property
     def names(self) -> list[str]:

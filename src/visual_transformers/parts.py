@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from visual_transformers.models import weights
 from visual_transformers.settings import Config, Inference
 from visual_transformers.targets import blamed_on, build
 from visual_transformers.tasks import Task
+from visual_transformers.training import distributed
 from visual_transformers.training.hardware import Hardware
 
 
@@ -55,7 +57,7 @@ class Parts:
             with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
                 sets[split] = samples = getattr(data, f"{split}_set")()
                 data.check(samples)
-                images = first_image(samples)
+                images, _ = first_batch(samples)
             with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
                 task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
         return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise, cfg.inference)
@@ -92,17 +94,21 @@ class Parts:
         """New scores on the device."""
         return self.task.scores(self.data.classes).to(self.hardware.torch_device)
 
+    def with_model(self, model: nn.Module) -> Parts:
+        """The same with another model in the place of this one."""
+        return self if model is self.model else replace(self, model=model, forward=model)
 
-def first_image(samples: Samples) -> Tensor:
-    """The first of a few images of a set, from its first to its last, that can be read, as a batch (1, 3, H, W).
+
+def first_batch(samples: Samples) -> tuple[Tensor, Tensor]:
+    """The first of a few samples of a set, from its first to its last, that can be read, as a batch of one.
 
     Raises:
         BadFileError: if none of them can.
     """
     for index in spread(len(samples), A_FEW):
         try:
-            image: Tensor = samples[index][0][None]
-            return image
+            image, target = samples[index]
+            return image[None], torch.as_tensor(target)[None]
         except BadFileError as error:
             last = error
     raise last
@@ -111,23 +117,36 @@ def first_image(samples: Samples) -> Tensor:
 A_FEW = 10
 
 
+def parts_of_a_step(images: int, accumulate: int, ranks: int) -> int:
+    """Into how many parts every process cuts its share of a batch of `images`: the same number, and none in vain."""
+    return max(1, min(accumulate, math.ceil(images / ranks)))
+
+
 def check_smallest_part(cfg: Config, parts: Parts) -> None:
-    """See that the model can train on the fewest images that it will be given at a time.
+    """See that the model can train on the fewest images that it will be given at a time. Collective.
 
     Raises:
         ConfigError: if it cannot, as batch normalisation of one image whose coarsest map is one pixel.
     """
     samples, batch_size, accumulate = parts.sets["train"], parts.data.batch_size, cfg.training.accumulate
-    smallest = max(1, (len(samples) % batch_size or batch_size) // accumulate)
+    ranks = distributed.ranks()
+    last = len(samples) % batch_size or batch_size
+    smallest = last // ranks // parts_of_a_step(last, accumulate, ranks)
     if smallest > 1:
         return
-    images, _ = parts.move(first_image(samples), torch.empty(0))
+    images, _ = parts.move(*first_batch(samples))
     problem = (
-        f"data.batch_size={batch_size} leaves a batch of one image in an epoch of {len(samples)}, or "
-        f"training.accumulate={accumulate} a part of one, on which the model cannot train; choose another"
+        f"data.batch_size={batch_size} leaves a batch of {last} in an epoch of {len(samples)}, and so "
+        f"{NUMBERS[smallest]} at a time on {ranks} devices in training.accumulate={accumulate} parts, on which the "
+        "model cannot train; choose another"
     )
+    model = copy.deepcopy(parts.model).train()
     with torch.no_grad(), blamed_on("data", problem):
-        copy.deepcopy(parts.model).train()(images)
+        for count in range(smallest, 2):
+            model(images[:count])
+
+
+NUMBERS = ("no image", "one image")
 
 
 def parameters(model: nn.Module) -> int:

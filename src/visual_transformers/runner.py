@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from visual_transformers import __version__
-from visual_transformers.data.loading import EvaluationBatches, seeded, training_batches
-from visual_transformers.data.module import spread
-from visual_transformers.errors import BadFileError, Interrupted, RunError
-from visual_transformers.loggers import Loggers, Record, RunInfo
-from visual_transformers.metrics import Scores
+from visual_transformers.errors import Interrupted
+from visual_transformers.evaluation import score
+from visual_transformers.loggers import Loggers
 from visual_transformers.models import weights
-from visual_transformers.parts import Parts, check_smallest_part, parameters
-from visual_transformers.results import Picture, Results
+from visual_transformers.parts import Parts, parameters
+from visual_transformers.results import Results
 from visual_transformers.settings import Config, Node
-from visual_transformers.targets import build
+from visual_transformers.train_run import TrainRun
 from visual_transformers.trained import say_other_settings, trained_weights
-from visual_transformers.training.checkpoint import TrainState
+from visual_transformers.training import distributed
+from visual_transformers.training.distributed import Agreement
 from visual_transformers.training.interruption import Interruption
-from visual_transformers.training.meter import Meter
+from visual_transformers.training.lock import RunLock
 from visual_transformers.training.rundir import RunDirectory
+
+NOTHING, SAVE, STOP = range(3)
+"""What a process may wish between two steps, each including the one before."""
 
 
 def train(cfg: Config, directory: Path) -> float:
@@ -39,35 +35,28 @@ def train(cfg: Config, directory: Path) -> float:
 
     Raises:
         UserError: for anything in the input that cannot work, before the first step.
-        RunError: if the loss is no longer finite.
-        Interrupted: on Ctrl-C or SIGTERM, after the state was saved.
+        RunError: if the loss is no longer finite, or another process works on the run.
+        Interrupted: on Ctrl-C, SIGTERM or SIGUSR2, after the state was saved.
     """
     files = RunDirectory(directory)
-    goes_on = cfg.resume == "auto" and files.last.is_file()
-    loggers = [build(node, f"logger.{name}") for name, node in cfg.logger.items()]
-    run = TrainRun.build(cfg, files, weights.read(cfg.weights.file) if cfg.weights.file and not goes_on else None)
-    if goes_on:
-        run.state.restore(files.last, config=cfg.everything, data=run.data)
-    elif cfg.resume == "never" and (aside := files.set_aside()):
-        print(f"set the earlier run of this name aside in {aside}")
-    files.write_config(cfg.everything)
+    with RunLock(directory) if distributed.is_main() else nullcontext():
+        run = TrainRun.started(cfg, files)
+        with Loggers(run.loggers(), run.info()) as log, Interruption() as interruption:
+            fit(run, log, interruption)
+        if run.state.step < run.total_steps or run.state.evaluated_step < run.total_steps:
+            how = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
+            where = f"step {run.state.step} of {run.total_steps}, saved in {files.last}"
+            raise Interrupted(f"stopped at {where}; the same command goes on{how}")
 
-    with Loggers(loggers, run.info()) as log, Interruption() as interruption:
-        fit(run, log, interruption)
-    if run.state.step < run.total_steps:
-        raise Interrupted(
-            f"stopped at step {run.state.step} of {run.total_steps}, saved in {files.last}; the same command goes on"
-            + (" (without resume=never)" if cfg.resume == "never" else "")
-        )
-
-    parts = run.parts
-    weights.load(parts.model, weights.read(files.best), backbone_only=False, classes=parts.data.classes)
-    results = score(cfg, parts)
-    results.write(directory, summary(cfg, parts) | {"best": run.state.best, "train_seconds": run.state.seconds})
-    results.print(
-        f"{cfg.name}: the best weights, from epoch {run.state.best['epoch']:g}, {scored_on(parts, results)}", directory
-    )
-    return run.state.best[cfg.task["metric"]]
+        parts, winner = run.parts, run.state.ranking[0]
+        distributed.gathered(None)  # waits until the main process has written the weights
+        weights.load(parts.model, weights.read(files.best), backbone_only=False, classes=parts.data.classes)
+        results = score(cfg, parts)
+        if distributed.is_main():
+            results.write(directory, summary(cfg, parts) | {"best": winner, "train_seconds": run.state.seconds})
+            title = f"{cfg.name}: the best weights, from epoch {winner['epoch']:g}, {scored_on(parts, results)}"
+            results.print(title, directory)
+    return winner[cfg.task["metric"]]
 
 
 def test(cfg: Config, directory: Path) -> float:
@@ -83,196 +72,38 @@ def test(cfg: Config, directory: Path) -> float:
     parts = Parts.build(cfg, file, "test")
     say_other_settings(cfg, file)
     results = score(cfg, parts)
-    results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
-    results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
+    if distributed.is_main():
+        results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
+        results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
     return results.scores[cfg.task["metric"]]
 
 
 def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
-    """The loop: close an epoch when it is over, take a step, keep a record; save when asked to stop."""
-    state, batches, meter = run.state, run.batches(), Meter(run.state.step, run.state.losses)
+    """The loop: close an epoch when it is over, take a step, keep a record; save when it is time or asked to stop."""
+    state, batches, agreed = run.state, run.batches(), Agreement()
+
+    def stops() -> bool:
+        return agreed(STOP if interruption.requested else NOTHING) == STOP
+
     while True:
-        if state.step % run.steps_per_epoch == 0 and state.step > state.evaluated_step:
-            meter.unread()
-            log.record(run.close_epoch())
-            meter.restart(state.step)
-            run.save([])
+        if run.epoch_is_over:
+            run.save()  # so that an evaluation, however it ends, costs no step
+            record = run.close_epoch(stops)
+            if record is None:
+                return
+            log.record(record)
+            run.save()
         if state.step == run.total_steps:
             return
-        if interruption.requested:
-            run.save(meter.unread())
+        wish = agreed(STOP if interruption.requested else SAVE if run.save_is_due else NOTHING)
+        if wish >= SAVE:
+            run.save()
+        if wish == STOP:
             return
-        images, targets = next(batches)
-        meter.add(run.step(images, targets), len(images))
+        run.step(next(batches))
         log.advance()
         if state.step % run.cfg.training.log_every == 0:
-            log.record(run.moment("step") | meter.read())
-
-
-@torch.inference_mode()
-def evaluate(parts: Parts, batches: EvaluationBatches) -> Scores:
-    """Score the model on every sample once.
-
-    Raises:
-        RunError: if the loader left samples out or gave some twice.
-    """
-    scores, seen = parts.scores(), 0
-    parts.model.eval()
-    for batch in batches:
-        images, targets = parts.move(*batch)
-        logits = parts.logits(images)
-        loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
-        scores.update(logits, targets, loss_sum, parts.task.count(targets))
-        seen += len(images)
-    if seen + batches.skipped != batches.length:
-        raise RunError(f"evaluated {seen} samples of a set of {batches.length}; the loader is at fault")
-    return scores
-
-
-@torch.inference_mode()
-def score(cfg: Config, parts: Parts) -> Results:
-    """Score the model on the test split, and draw some of it: samples spread evenly over the split."""
-    batches = parts.batches("test")
-    scores = evaluate(parts, batches)
-    samples, pictures = parts.sets["test"], []
-    for index in spread(len(samples), cfg.training.samples):
-        try:
-            image, target = samples[index]
-        except BadFileError:  # said and counted by the evaluation
-            continue
-        images, _ = parts.move(image[None], torch.empty(0))
-        prediction = parts.logits(images).argmax(dim=1)[0]
-        pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
-    return Results(scores.compute(), scores.table(), pictures, batches.skipped)
-
-
-@dataclass
-class TrainRun:
-    """A training run: its parts, its state, its length, and what one step and one epoch's end do."""
-
-    cfg: Config
-    parts: Parts
-    files: RunDirectory
-    state: TrainState
-    steps_per_epoch: int
-    total_steps: int
-    validation: EvaluationBatches
-    started: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> TrainRun:
-        """A run at step 0, from the weights of a file if there is one."""
-        parts = Parts.build(cfg, file, "train", "val", "test")
-        check_smallest_part(cfg, parts)
-        steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
-        total_steps = cfg.training.epochs * steps_per_epoch
-        optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
-        schedule = build(
-            cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
-        )
-        scores = parts.scores().persistent()
-        bad_files = parts.data.bad_files(parts.sets["train"])
-        state = TrainState(parts.model, optimizer, schedule, parts.hardware.scaler(), scores, bad_files)
-        return cls(cfg, parts, files, state, steps_per_epoch, total_steps, parts.batches("val"))
-
-    @cached_property
-    def mix(self) -> Callable[[Tensor, Tensor], Any] | None:
-        """What each batch goes through on the device, as mixup."""
-        return self.parts.data.mixing()
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the steps that are left."""
-        return training_batches(
-            self.parts.sets["train"],
-            batch_size=self.parts.data.batch_size,
-            seed=self.cfg.seed,
-            start=self.state.step,
-            stop=self.total_steps,
-            loading=self.parts.hardware.loading,
-            bad_files=self.state.bad_files,
-        )
-
-    def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One optimizer step on a batch, in parts whose gradients add up to that of the whole; returns the loss."""
-        parts, state = self.parts, self.state
-        if len(images) == 0:  # all of them were skipped: the schedule goes on, and nothing is learned
-            state.schedule.step()
-            state.step += 1
-            return torch.zeros((), device=parts.hardware.torch_device)
-        parts.model.train()
-        images, targets = parts.move(images, targets)
-        if self.mix is not None:
-            with seeded(self.cfg.seed, 0, state.step, MIXING):
-                images, targets = self.mix(images, targets)
-        count = parts.task.count(targets).clamp(min=1)
-        total = torch.zeros((), device=images.device)
-        for x, y in zip(*(t.tensor_split(self.cfg.training.accumulate) for t in (images, targets)), strict=True):
-            if len(x) == 0:  # the last batch of an epoch may be smaller than the number of parts
-                continue
-            with parts.hardware.autocast():
-                logits = parts.forward(x)
-            loss_sum = parts.task.loss_sum(logits, y, smoothing=True)
-            state.scaler.scale(loss_sum / count).backward()
-            state.scores.update(logits, parts.task.hard(y), loss_sum.detach(), parts.task.count(y))
-            total += loss_sum.detach()
-        if self.cfg.training.clip_norm is not None:
-            state.scaler.unscale_(state.optimizer)
-            nn.utils.clip_grad_norm_(parts.model.parameters(), self.cfg.training.clip_norm)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.schedule.step()
-        state.step += 1
-        return total / count
-
-    def close_epoch(self) -> Record:
-        """Score the validation set and keep the weights if they are the best so far; returns the epoch's record."""
-        metric, state = self.cfg.task["metric"], self.state
-        train, val = state.scores.compute(), evaluate(self.parts, self.validation).compute()
-        record = self.moment("epoch")
-        record |= {f"train/{name}": value for name, value in train.items()}
-        record |= {f"val/{name}": value for name, value in val.items()}
-        skipped = {"train": len(state.bad_files.paths), "val": self.validation.skipped}
-        record |= {f"skipped_{split}": count for split, count in skipped.items() if count}
-        if not state.best or val[metric] > state.best[metric]:
-            state.best = {"step": state.step, "epoch": record["epoch"]} | val
-            about = {"classes": self.parts.data.classes, "config": self.cfg.everything, "best": state.best}
-            weights.save(self.files.best, self.parts.model, about)
-        state.scores.reset()
-        state.evaluated_step = state.step
-        return record
-
-    def moment(self, kind: str) -> Record:
-        """Where the run stands, as the beginning of a record."""
-        lr = self.state.optimizer.param_groups[0]["lr"]
-        return {"kind": kind, "step": self.state.step, "epoch": self.state.step / self.steps_per_epoch, "lr": lr}
-
-    def save(self, losses: list[float]) -> None:
-        """Write the state from which the same command goes on; `losses` are of the steps that are in no record yet."""
-        self.state.losses = losses
-        now = time.monotonic()
-        self.state.seconds += now - self.started
-        self.started = now
-        self.state.save(self.files.last, config=self.cfg.everything, data=self.data)
-
-    @property
-    def data(self) -> Node:
-        """What a resumed run must find again in its data set."""
-        return {"classes": self.parts.data.classes, "training samples": len(self.parts.sets["train"])}
-
-    def info(self) -> RunInfo:
-        """What the loggers are told before the first step."""
-        parts, state, cfg = self.parts, self.state, self.cfg
-        headline = (
-            f"{cfg.name}: {parameters(parts.model) / 1e6:.2f} M parameters, {len(parts.sets['train'])} training and "
-            f"{len(parts.sets['val'])} validation samples, {len(parts.data.classes)} classes, "
-            f"steps {state.step} to {self.total_steps} on {parts.hardware.device} in {parts.hardware.precision}"
-        )
-        return RunInfo(cfg.name, self.files.path, cfg.task["metric"], state.step, self.total_steps, headline)
-
-
-MIXING = 1
-"""Part of the seed of mixup and cutmix, beside the run's seed and the step."""
+            log.record(run.moment("step") | run.meter.read())
 
 
 def scored_on(parts: Parts, results: Results) -> str:

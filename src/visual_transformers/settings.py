@@ -32,17 +32,80 @@ class Training:
 
     Args:
         epochs: passes over the training set.
+        steps: optimizer steps, in place of `epochs`; null for whole epochs.
         accumulate: parts into which each batch is cut to save memory; the gradient is that of the whole batch.
         clip_norm: largest norm of the gradient, or null for no clipping.
+        ema_decay: share that a moving average of weights and buffers keeps at each step; null for no average.
+        skip_nonfinite: steps whose loss or gradient is not finite that are passed over before the run stops.
         log_every: optimizer steps between two records of the running loss.
         samples: pictures in samples.png.
     """
 
     epochs: int
+    steps: int | None
     accumulate: int
     clip_norm: float | None
+    ema_decay: float | None
+    skip_nonfinite: int
     log_every: int
     samples: int
+
+
+@dataclass(kw_only=True)
+class ResumeSettings:
+    """From which state training goes on.
+
+    Args:
+        checkpoint: `auto`: this run's, if there is one; `must`: this run's; `never`: none, an earlier run of this name
+            is set aside; or the path of a checkpoint, of this or another run.
+        allow: keys that may differ from the run that goes on, or the beginnings of keys.
+    """
+
+    checkpoint: str
+    allow: list[str]
+
+
+@dataclass(kw_only=True)
+class Every:
+    """How often the state is saved, beside each epoch's end.
+
+    Args:
+        steps: optimizer steps between two states, or null.
+        minutes: minutes between them, or null.
+    """
+
+    steps: int | None
+    minutes: float | None
+
+
+@dataclass(kw_only=True)
+class CheckpointSettings:
+    """What is kept of a run.
+
+    Args:
+        every: how often its state is saved.
+        top_k: how many of the best weights are kept.
+    """
+
+    every: Every
+    top_k: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, dict):
+            self.every = Every(**self.every)
+
+
+@dataclass(kw_only=True)
+class DebugSettings:
+    """How to look into a run.
+
+    Args:
+        anomaly: whether autograd names the operation that made a gradient NaN.
+        trace_steps: optimizer steps of which torch's profiler leaves a trace; 0 for none.
+    """
+
+    anomaly: bool
+    trace_steps: int
 
 
 @dataclass(kw_only=True)
@@ -141,10 +204,12 @@ class Config:
     name: str
     mode: Mode
     seed: int
-    resume: Literal["auto", "never"]
+    resume: ResumeSettings
     input: str | None
     weights: WeightSettings
     training: Training
+    checkpoint: CheckpointSettings
+    debug: DebugSettings
     inference: Inference
     predict: PredictSettings
     export: ExportSettings
@@ -165,10 +230,15 @@ class Config:
 
 SECTIONS: dict[str, type] = {
     "weights": WeightSettings,
+    "resume": ResumeSettings,
     "training": Training,
+    "checkpoint": CheckpointSettings,
+    "debug": DebugSettings,
     "inference": Inference,
     "predict": PredictSettings,
     "export": ExportSettings,
     "profile": ProfileSettings,
     "check_data": CheckDataSettings,
 }
+NESTED: dict[str, type] = {"checkpoint.every": Every}
+"""Sections within sections."""

@@ -43,8 +43,8 @@ def say_other_settings(cfg: Config, file: weights.WeightFile) -> None:
         used = cfg.data["_target_"].rsplit(".", 1)[-1]
         print(f"note: {file.path} does not say how its images were prepared; they are prepared as data={used} does it")
     for group in ("data", "model"):
-        for line in changed_settings(trained.get(group, cfg.everything[group]), cfg.everything[group], group):
-            print(f"note: these weights were trained with another setting: {line}")
+        for change in changed_settings(trained.get(group, cfg.everything[group]), cfg.everything[group], group):
+            print(f"note: these weights were trained with another setting: {change}")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from visual_transformers import atomic
-from visual_transformers.errors import DataError
+from visual_transformers.errors import DataError, RunError
 
 FORMAT = 2
 UNSETTLED = 2.0
@@ -49,7 +49,7 @@ def files_below(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     now = time.time_ns()
     listing = _scan(root, suffixes)
     if kept and all(now - max(times[:2]) > UNSETTLED * 1e9 for times in listing.folders.values()):
-        with contextlib.suppress(OSError):  # a full or read-only disk costs the next run its time, and nothing else
+        with contextlib.suppress(RunError):  # a full or read-only disk costs the next run its time, and nothing else
             content = json.dumps({"format": FORMAT, **asdict(listing)})
             atomic.write_text(kept, content)
     return listing.files

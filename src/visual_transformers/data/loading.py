@@ -1,8 +1,9 @@
-"""Loaders whose every sample is a function of (seed, epoch, index), whatever the number of workers."""
+"""Loaders whose every sample is a function of (seed, epoch, index), whatever the number of workers and of processes."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,6 @@ from visual_transformers.data.skipping import NONE_ALLOWED, BadFiles
 from visual_transformers.errors import BadFileError, UserError
 
 Batch = tuple[Tensor, Tensor]
-NO_SAMPLES = (torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8))
-"""A batch all of whose samples were skipped."""
 
 
 def processes(workers: int | None) -> int:
@@ -31,10 +30,19 @@ def processes(workers: int | None) -> int:
 
 @dataclass(frozen=True)
 class Loading:
-    """How samples are fetched: worker processes (0 for none) and whether to pin memory for a GPU."""
+    """How samples are fetched, and which.
+
+    Args:
+        workers: loader processes; 0 for none.
+        pin_memory: whether batches lie in pinned memory, for a GPU.
+        rank: which of several training processes this is.
+        ranks: how many of them share every batch.
+    """
 
     workers: int = 0
     pin_memory: bool = False
+    rank: int = 0
+    ranks: int = 1
 
     def loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         """A DataLoader with these settings."""
@@ -112,37 +120,52 @@ def training_batches(
     stop: int,
     loading: Loading,
     bad_files: BadFiles = NONE_ALLOWED,
-) -> Iterator[Batch]:
-    """One (images, targets) a step, for the steps from `start` to `stop`; smaller by the samples that are skipped.
+) -> Iterator[Batch | None]:
+    """A process's share of each batch, for the steps from `start` to `stop`; smaller by the samples that are skipped.
+
+    Yields:
+        (images, targets), or None where the share holds no sample.
 
     Raises:
         DataError: on a file that cannot be used, naming it, unless it may be skipped.
     """
-    steps = StepSampler(length=len(samples), batch_size=batch_size, seed=seed, start=start, stop=stop)
+    steps = StepSampler(
+        length=len(samples),
+        batch_size=batch_size,
+        seed=seed,
+        start=start,
+        stop=stop,
+        rank=loading.rank,
+        ranks=loading.ranks,
+    )
     loader = loading.loader(SeededSamples(samples, seed), batch_sampler=steps, collate_fn=_collate)
-    for batch in _without_bad_files(loader, bad_files):
-        yield batch or NO_SAMPLES
+    yield from _without_bad_files(loader, bad_files)
 
 
 class EvaluationBatches:
     """Every sample once and in order, in batches of equal image size: nothing is padded, resized or left out.
 
-    `skipped` is the number of samples that the last pass skipped.
+    `skipped` is the number of samples that the last pass skipped. Of several processes each gets its share of every
+    `batch_size * ranks` samples, and all of them equally many rounds.
     """
 
     def __init__(self, samples: Samples, *, batch_size: int, loading: Loading, bad_files: BadFiles = NONE_ALLOWED):
         self.length, self.bad_files, self.skipped = len(samples), bad_files, 0
+        together = batch_size * loading.ranks
+        shares = (
+            range(first + loading.rank, min(first + together, self.length), loading.ranks)
+            for first in range(0, self.length, together)
+        )
         self.loader = loading.loader(
             SeededSamples(samples, seed=0),
-            sampler=[(0, index) for index in range(len(samples))],
-            batch_size=batch_size,
+            batch_sampler=[[(0, index) for index in share] for share in shares],
             collate_fn=_collate_by_size,
         )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """A round at a time: batches of equal image size, none where this process has no share."""
         self.skipped = 0
-        for groups in _without_bad_files(self.loader, self.bad_files, self._count):
-            yield from groups or ()
+        yield from _without_bad_files(self.loader, self.bad_files, self._count)
 
     def _count(self) -> None:
         self.skipped += 1
@@ -186,6 +209,8 @@ def _collate_by_size(samples: list[Any]) -> tuple[list[Any], list[UserError]]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Leave the process group, which Ctrl-C and often SIGTERM reach as a whole: the parent decides when to stop.
 
-    The signals are not ignored, for the parent ends a worker by SIGTERM when nobody waits for its samples any more.
+    SIGTERM is not ignored, for by it the parent ends a worker when nobody waits for its samples any more. SLURM's
+    warning is: it reaches every process of a job.
     """
     os.setpgid(0, 0)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 from visual_transformers.errors import BadFileError, DataError
@@ -32,7 +33,7 @@ class BadFiles:
         if error.path in self.paths:
             return
         self.paths.append(error.path)
-        print(f"skipped {error}")
+        print(f"skipped {error}", file=sys.stderr, flush=True)  # of every process, the main one's stdout alone is seen
         if len(self.paths) > self.max_share * self.samples:
             raise DataError(
                 f"{len(self.paths)} of {self.samples} samples had to be skipped, more than data.max_skipped="

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from visual_transformers import atomic
 from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
+from visual_transformers.settings import Node
+from visual_transformers.training import distributed
+from visual_transformers.training.best import Ranking
+from visual_transformers.training.meter import Entry
+from visual_transformers.training.rundir import RunDirectory
 
-FORMAT = 3
+FORMAT = 4
 FREE_TO_CHANGE = (
     "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
-    "training.log_every", "training.samples",
+    "checkpoint", "debug", "training.log_every", "training.samples",
     "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
-    "hardware.device", "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads",
-    "hardware.deterministic",
+    "hardware.device", "hardware.devices", "hardware.compile", "hardware.channels_last", "hardware.workers",
+    "hardware.threads", "hardware.deterministic",
 )  # fmt: skip
 """Settings that a resumed run may have other than when it stopped: they say where and how it runs, not what."""
+Content = dict[str, Any]
 
 
 @dataclass
@@ -36,60 +46,127 @@ class TrainState:
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
     scores: Scores
+    average: AveragedModel | None = None
     bad_files: BadFiles = field(default_factory=lambda: BadFiles(0))
     step: int = 0
     evaluated_step: int = 0
+    skipped_steps: int = 0
+    """Those whose loss or gradient was not finite."""
     seconds: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
+    ranking: Ranking = field(default_factory=list)
+    unread: list[Entry] = field(default_factory=list)
     """Of the steps that are in no record yet."""
 
-    def save(self, path: Path, *, config: dict[str, Any], data: dict[str, Any]) -> None:
-        """Write the state to `path`, atomically."""
-        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        numbers = {name: getattr(self, name) for name in NUMBERS} | {"bad_files": self.bad_files.paths}
-        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        content = {
-            "format": FORMAT,
-            "config": config,
-            "classes": data["classes"],
-            "data": data,
-            "random": random,
-            **parts,
-            **numbers,
-        }
-        atomic.write(path, lambda temporary: torch.save(content, temporary))
-
-    def restore(self, path: Path, *, config: dict[str, Any], data: dict[str, Any]) -> None:
-        """Go back to a saved state.
+    def save(self, files: RunDirectory, *, config: Node, data: Node) -> None:
+        """Write the state, atomically; the one before stays beside it.
 
         Raises:
-            RunError: if the file is damaged, or the run was started with other settings; lists them.
+            RunError: if it cannot be written.
         """
-        content = read(path)
-        settings = changed_settings(content["config"], config)
-        if differences := settings + changed_settings(content["data"], data, "the data set's"):
+        parts = {name: getattr(self, name).state_dict() for name in self.stateful}
+        numbers = {name: getattr(self, name) for name in NUMBERS} | {"bad_files": self.bad_files.paths}
+        content = {"format": FORMAT, "config": config, "classes": data["classes"], "data": data, **parts, **numbers}
+        atomic.write(files.last, lambda temporary: torch.save(content, temporary), previous=files.previous)
+
+    def restore(self, content: Content, *, config: Node, data: Node, allow: list[str], source: Path) -> None:
+        """Go back to a saved state.
+
+        Settings that were `allow`ed to change are the new ones from here on: the learning rate goes on as if it had
+        followed the new schedule from the start.
+
+        Args:
+            content: of a checkpoint, as `read` gives it.
+            config: the configuration of this run.
+            data: what must be found again in the data set.
+            allow: keys that may differ, or the beginnings of keys.
+            source: the file, for messages.
+
+        Raises:
+            RunError: if the run was started with other settings; lists them.
+        """
+        changed = [*changed_settings(content["config"], config), *changed_settings(content["data"], data, "data")]
+        if refused := [change for change in changed if not change.within(allow)]:
             raise RunError(
-                f"{path.parent.parent} holds a run with other settings:\n"
-                + "\n".join(f"  {line}" for line in differences)
-                + "\ngive this run another name (name=...), or set that one aside (resume=never)"
+                f"{source} is of a run with other settings:\n"
+                + "\n".join(f"  {change}" for change in refused)
+                + "\ngive this run another name (name=...), set that one aside (resume=never), or go on with the new "
+                f"ones all the same (resume.allow=[{','.join(change.key for change in refused)}])"
             )
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(content[name])
-        self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves what it loads where it was read
+        try:
+            self._load(content, anew=bool(changed))
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(f"{source} does not fit what resume.allow let change: {error}") from error
         for name in NUMBERS:
             setattr(self, name, content[name])
         self.bad_files.paths = content["bad_files"]
-        torch.set_rng_state(content["random"]["cpu"])
-        if len(content["random"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(content["random"]["cuda"])
+
+    def _load(self, content: Content, *, anew: bool) -> None:
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        for name in self.stateful:
+            if content[name] is not None and not (anew and name == "schedule"):
+                getattr(self, name).load_state_dict(content[name])
+        self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves what it loads where it was read
+        if not distributed.is_main():
+            self.scores.reset()  # the counts are of all processes, and are added up again
+        if anew:
+            for group, new in zip(self.optimizer.param_groups, settings, strict=True):
+                group.update(new)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a schedule's step before the optimizer's
+                for _ in range(content["step"]):
+                    self.schedule.step()
+
+    @property
+    def stateful(self) -> tuple[str, ...]:
+        """Names of the parts that have a state of their own."""
+        parts = ("model", "optimizer", "schedule", "scaler", "scores")
+        return (*parts, "average") if self.average else parts
 
 
-STATEFUL = ("model", "optimizer", "schedule", "scaler", "scores")
-NUMBERS = ("step", "evaluated_step", "seconds", "best", "losses")
+NUMBERS = ("step", "evaluated_step", "skipped_steps", "seconds", "ranking", "unread")
 
 
-def read(path: Path) -> dict[str, Any]:
+def to_go_on_from(how: str, files: RunDirectory) -> tuple[Content, Path] | None:
+    """The checkpoint that `resume.checkpoint` asks for, or None for a run from the start.
+
+    A path is gone on from once: when the same command is started again, it finds its own state.
+
+    Raises:
+        RunError: if there is none where one must be, or it is damaged.
+    """
+    if how in ("auto", "must", "never"):
+        if how == "must" and not files.started:
+            raise RunError(f"resume=must: there is no {files.last} to go on from; resume=auto would start anew")
+        return latest(files) if files.started and how != "never" else None
+    path = Path(how).expanduser()
+    if not path.is_file():
+        raise RunError(f"resume={how}: no such file; expected auto, must, never or the path of a checkpoint")
+    if files.started and (own := latest(files))[0]["config"]["resume"]["checkpoint"] == how:
+        return own
+    return read(path), path
+
+
+def latest(files: RunDirectory) -> tuple[Content, Path]:
+    """The run's last checkpoint, or the one before where that was torn.
+
+    Raises:
+        RunError: if neither can be read.
+    """
+    found = [path for path in (files.last, files.previous) if path.is_file()]
+    for path in found:
+        try:
+            content = read(path)
+        except RunError as error:
+            damage = error
+            continue
+        if path is not files.last and distributed.is_main():
+            reason = damage if files.last in found else f"{files.last} is missing"
+            print(f"note: {reason}; going on from the state before it, of step {content['step']}", file=sys.stderr)
+        return content, path
+    raise damage
+
+
+def read(path: Path) -> Content:
     """A checkpoint's content, on the CPU.
 
     Raises:
@@ -104,12 +181,27 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def changed_settings(then: Any, now: Any, path: str = "") -> list[str]:
-    """`key: old -> new` for each setting that differs and is not free to change."""
+class Change(NamedTuple):
+    """A setting that differs."""
+
+    key: str
+    then: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.then} -> {self.now}"
+
+    def within(self, allowed: list[str]) -> bool:
+        """Whether one of the keys is this one, or the beginning of it."""
+        return any(self.key == key or self.key.startswith(f"{key}.") for key in allowed)
+
+
+def changed_settings(then: Any, now: Any, path: str = "") -> Iterator[Change]:
+    """Each setting that differs and is not free to change."""
     if path in FREE_TO_CHANGE:
-        return []
+        return
     if isinstance(then, dict) and isinstance(now, dict):
-        keys = [*then, *(key for key in now if key not in then)]
-        inner = ((then.get(key), now.get(key), f"{path}.{key}" if path else key) for key in keys)
-        return [line for old, new, where in inner for line in changed_settings(old, new, where)]
-    return [] if then == now else [f"{path}: {then} -> {now}"]
+        for key in dict.fromkeys([*then, *now]):
+            yield from changed_settings(then.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    elif then != now:
+        yield Change(path, then, now)

@@ -1,19 +1,24 @@
-"""Where and how a run computes: device, precision, memory format, threads, workers."""
+"""Where and how a run computes: devices, precision, memory format, threads, workers, random numbers."""
 
 from __future__ import annotations
 
 import os
+import random
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from visual_transformers.data.loading import Loading, processes
 from visual_transformers.errors import ConfigError
+from visual_transformers.training import distributed
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+STEP = 1
+"""Sets the seeds of steps apart from those of samples, which have three numbers."""
 
 WITHOUT_BF16 = ("DEFAULT", "NO AVX", "AVX2")
 """CPUs, by torch's name for what they can do, on which bf16 costs far more than it saves."""
@@ -21,15 +26,18 @@ WITHOUT_BF16 = ("DEFAULT", "NO AVX", "AVX2")
 
 @dataclass(kw_only=True)
 class Hardware:
-    """One device and how it is used.
+    """The device of this process, how it is used, and how many there are.
 
     Args:
-        device: a torch device, as `cpu`, `cuda` or `cuda:1`.
-        precision: of the forward pass; `bf16` and `fp16` by autocast, `fp16` with a loss scaler.
+        device: a torch device, as `cpu`, `cuda` or `cuda:1`; of several processes each takes the one of its number.
+        devices: processes that the program starts on this machine, each with a device and a share of every batch; null
+            takes all GPUs. torchrun and SLURM say themselves how many there are.
+        precision: of the forward pass; `tf32` of matrix products and convolutions, `bf16` and `fp16` by autocast,
+            `fp16` with a loss scaler, `fp64` of the weights too, for comparisons.
         compile: whether `torch.compile` compiles the model.
         channels_last: whether images and weights lie in memory as (B, H, W, C).
         workers: loader processes; 0 loads in the main process, null takes one for each core that this process may use.
-        threads: CPU threads of torch; null leaves torch's own choice.
+        threads: CPU threads of torch; null takes all cores, or with several processes an equal part of them.
         deterministic: whether to refuse algorithms whose results differ from run to run.
 
     Raises:
@@ -37,7 +45,8 @@ class Hardware:
     """
 
     device: str = "cpu"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    devices: int | None = 1
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "fp64"] = "fp32"
     compile: bool = False
     channels_last: bool = True
     workers: int | None = 0
@@ -47,6 +56,9 @@ class Hardware:
     def __post_init__(self) -> None:
         try:
             self.torch_device = torch.device(self.device)
+            if self.torch_device.type != "cpu" and distributed.ranks() > 1:
+                self.torch_device = torch.device(self.torch_device.type, distributed.local_rank())
+                torch.accelerator.set_device_index(distributed.local_rank())
             torch.empty(1, device=self.torch_device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
@@ -54,25 +66,39 @@ class Hardware:
                 f"hardware.device={self.device} cannot be used here ({reason}); use hardware=cpu, "
                 "or install the PyTorch build for this device"
             ) from error
-        if self.precision == "fp16" and self.torch_device.type == "cpu":
-            raise ConfigError("hardware.precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+        if self.precision in ("fp16", "tf32") and self.torch_device.type == "cpu":
+            raise ConfigError(f"hardware.precision={self.precision} needs a GPU; on a CPU use bf16 or fp32")
         capability = torch.backends.cpu.get_cpu_capability()
         if self.precision == "bf16" and self.torch_device.type == "cpu" and capability in WITHOUT_BF16:
             print(f"note: this CPU ({capability}) computes bf16 in software, some twenty times slower than fp32")
 
     def prepare(self, seed: int) -> None:
-        """Set torch's threads, determinism and random seed."""
+        """Set torch's threads, its precision of fp32, determinism and random seed."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        elif distributed.local_ranks() > 1:
+            torch.set_num_threads(max(1, processes(None) // distributed.local_ranks()))
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.benchmark = not self.deterministic
         torch.manual_seed(seed)
 
+    def seed_step(self, seed: int, step: int) -> None:
+        """Make the random numbers of a step, as of dropout, a function of the run's seed, the step and the process.
+
+        So a run that goes on needs no saved random state, on as many devices as there may be then.
+        """
+        number = int(np.random.SeedSequence([seed, step, distributed.rank(), STEP]).generate_state(1)[0])
+        random.seed(number)
+        np.random.seed(number)  # which other libraries' layers may draw from
+        torch.manual_seed(number)
+
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, in the configured memory format."""
-        model = model.to(self.torch_device)
+        """The model on the device, in the configured memory format and width."""
+        model = model.to(self.torch_device, torch.float64 if self.precision == "fp64" else None)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
     def compiled(self, model: nn.Module) -> nn.Module:
@@ -97,5 +123,8 @@ class Hardware:
 
     @property
     def loading(self) -> Loading:
-        """How the loaders fetch samples for this device."""
-        return Loading(workers=processes(self.workers), pin_memory=self.torch_device.type == "cuda")
+        """How the loaders fetch samples for this device: this process's share of them."""
+        workers = processes(self.workers)
+        if self.workers is None:
+            workers = max(1, workers // distributed.local_ranks())
+        return Loading(workers, self.torch_device.type == "cuda", distributed.rank(), distributed.ranks())

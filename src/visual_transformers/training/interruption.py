@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
+from visual_transformers.training import distributed
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Ctrl-C, termination, and SLURM's warning of the end as submitit sets it up."""
+ONE_REQUEST = 1.0
+"""Seconds within which signals are one request: torchrun passes on a Ctrl-C that the terminal has sent to all."""
+
 
 class Interruption:
-    """While it is open, the first SIGINT or SIGTERM only sets `requested`; a second one stops at once."""
+    """While it is open, signals only set `requested`; a second Ctrl-C stops at once.
+
+    A second SIGTERM does not: SLURM sends one after the other, and what is being saved then should be saved.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -26,6 +38,9 @@ class Interruption:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        print("\nstopping after this step, to save it; once more to stop at once", file=sys.stderr, flush=True)
+            if number == signal.SIGINT and time.monotonic() - self._since > ONE_REQUEST:
+                raise KeyboardInterrupt
+            return
+        self.requested, self._since = True, time.monotonic()
+        if distributed.is_main():
+            print("\nstopping after this step, to save it; Ctrl-C once more stops at once", file=sys.stderr, flush=True)

@@ -1,60 +1,68 @@
-"""Loss and pace of the steps since the last record, read from the device only when asked."""
+"""Loss, gradient norm and pace of the steps since the last record, read from the device only when asked."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from visual_transformers.errors import RunError
+from visual_transformers.training import distributed
+
+Entry = list[float]
+"""Step, learning rate, loss, gradient norm."""
 
 
 class Meter:
-    """Collects losses as tensors, so that a step never waits for the device.
+    """Collects numbers as tensors, so that a step never waits for the device.
 
     Args:
-        step: optimizer steps taken before.
-        losses: of the last of those steps, where they are in no record yet.
+        refuse: called with the first entry whose loss or gradient norm is not finite; raises.
+        earlier: entries of steps that are in no record yet, of a run that goes on.
     """
 
-    def __init__(self, step: int, losses: Sequence[float] = ()):
-        self.restart(step, losses)
+    def __init__(self, refuse: Callable[[Entry], None], earlier: Sequence[Entry] = ()):
+        self.refuse = refuse
+        self.restart(earlier)
 
-    def restart(self, step: int, losses: Sequence[float] = ()) -> None:
-        """Begin the record that follows the one of `step`."""
-        self.earlier = list(losses)
-        self.losses: list[Tensor] = []
-        self.step = step - len(self.earlier)
+    def restart(self, earlier: Sequence[Entry] = ()) -> None:
+        """Begin a record."""
+        self.known = list(earlier)
+        self.steps: list[Entry] = []
+        self.numbers: list[Tensor] = []
         self.images = 0
         self.since = time.perf_counter()
 
-    def add(self, loss: Tensor, images: int) -> None:
-        """Note a step's mean loss and how many images it had."""
-        self.losses.append(loss)
+    def add(self, step: int, lr: float, loss_and_norm: Tensor, images: int) -> None:
+        """Note this process's part of a step's loss and gradient norm, a tensor (2,), and how many images it had."""
+        self.steps.append([step, lr])
+        self.numbers.append(loss_and_norm)
         self.images += images
 
-    def unread(self) -> list[float]:
-        """Losses of the steps since the last record.
-
-        Raises:
-            RunError: if one is not finite, naming its step.
-        """
-        losses = self.earlier + (torch.stack(self.losses).tolist() if self.losses else [])
-        for step, loss in enumerate(losses, start=self.step + 1):
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss of step {step} is {loss}; the run stopped, and its checkpoints are from before. Lower "
-                    "optimizer.lr, lengthen schedule.warmup_epochs or set training.clip_norm, under another name "
-                    "or with resume=never"
-                )
-        return losses
+    def unread(self) -> list[Entry]:
+        """Entries of the steps that are in no record yet. Collective: every process must call it."""
+        if self.numbers:
+            numbers = distributed.summed(torch.stack(self.numbers)).tolist()
+            self.known += [[*step, *pair] for step, pair in zip(self.steps, numbers, strict=True)]
+            self.steps, self.numbers = [], []
+        for entry in self.known:
+            if not all(math.isfinite(number) for number in entry):
+                self.refuse(entry)
+        return self.known
 
     def read(self) -> dict[str, float]:
-        """Mean loss of the steps since the last record, and images per second; starts the next record's."""
-        losses = self.unread()
-        pace = self.images / (time.perf_counter() - self.since)
-        self.restart(self.step + len(losses))
-        return {"train/loss": sum(losses) / len(losses), "images_per_second": round(pace, 1)}
+        """Means over the steps since the last record, and images per second; starts the next record. Collective."""
+        entries = self.unread()
+        pace = self.images * distributed.ranks() / (time.perf_counter() - self.since)
+        self.restart()
+        record = {"images_per_second": round(pace, 1)}
+        if entries:  # all of them may have been skipped
+            _, _, losses, norms = zip(*entries, strict=True)
+            record = {"train/loss": _mean(losses), "train/gradient_norm": _mean(norms), **record}
+        return record
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

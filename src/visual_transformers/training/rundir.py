@@ -14,7 +14,7 @@ from visual_transformers import atomic
 OURS = (
     "checkpoints", "test", "predict", "explain", "export", "profile",
     "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
-    "curves.png", "samples.png",
+    "curves.png", "samples.png", "trace.json", "nonfinite.pt",
 )  # fmt: skip
 """What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""
 
@@ -41,7 +41,20 @@ class RunDirectory:
     def __init__(self, path: Path):
         self.path = path
         self.last = path / "checkpoints" / "last.pt"
+        self.previous = path / "checkpoints" / "previous.pt"
         self.best = path / "checkpoints" / "best.safetensors"
+        self.top = path / "checkpoints" / "top"
+        self.nonfinite = path / "nonfinite.pt"
+        self.trace = path / "trace.json"
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a state from which a run can go on."""
+        return self.last.is_file() or self.previous.is_file()
+
+    def top_weights(self, step: int) -> Path:
+        """Where one of the best few is kept."""
+        return self.top / f"step-{step:08d}.safetensors"
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Leave the resolved configuration as YAML."""

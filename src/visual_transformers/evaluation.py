@@ -1,0 +1,68 @@
+"""Scoring a model on every sample of a split, and drawing some of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from visual_transformers.data.loading import EvaluationBatches
+from visual_transformers.data.module import spread
+from visual_transformers.errors import BadFileError, RunError
+from visual_transformers.metrics import Scores
+from visual_transformers.parts import Parts
+from visual_transformers.results import Picture, Results
+from visual_transformers.settings import Config
+from visual_transformers.training import distributed
+
+
+@torch.inference_mode()
+def evaluate(parts: Parts, batches: EvaluationBatches, stops: Callable[[], bool] = lambda: False) -> Scores | None:
+    """Score the model on every sample once, whatever the number of processes. Collective.
+
+    Args:
+        parts: model, task and device.
+        batches: this process's share of the samples, in rounds.
+        stops: asked before every round whether to stop.
+
+    Returns:
+        The scores over all processes; None if it was stopped.
+
+    Raises:
+        RunError: if the loader left samples out or gave some twice.
+    """
+    scores, seen = parts.scores(), 0
+    distributed.share_buffers(parts.model)
+    parts.model.eval()
+    for batches_of_a_size in batches:
+        if stops():
+            return None
+        for batch in batches_of_a_size:
+            images, targets = parts.move(*batch)
+            logits = parts.logits(images)
+            loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
+            scores.update(logits, targets, loss_sum, parts.task.count(targets))
+            seen += len(images)
+    everything = sum(distributed.gathered(seen + batches.skipped))
+    if everything != batches.length:
+        raise RunError(f"evaluated {everything} samples of a set of {batches.length}; the loader is at fault")
+    return scores.together()
+
+
+@torch.inference_mode()
+def score(cfg: Config, parts: Parts) -> Results:
+    """Score the model on the test split, and draw some of it: samples spread evenly over the split. Collective."""
+    batches = parts.batches("test")
+    scores = evaluate(parts, batches)
+    assert scores is not None
+    skipped = sum(distributed.gathered(batches.skipped))
+    samples, pictures = parts.sets["test"], []
+    for index in spread(len(samples), cfg.training.samples) if distributed.is_main() else ():
+        try:
+            image, target = samples[index]
+        except BadFileError:  # said and counted by the evaluation
+            continue
+        images, _ = parts.move(image[None], torch.empty(0))
+        prediction = parts.logits(images).argmax(dim=1)[0]
+        pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
+    return Results(scores.compute(), scores.table(), pictures, skipped)

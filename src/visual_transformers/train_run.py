@@ -1,0 +1,296 @@
+"""A training run: what it is made of, and what one step, one epoch's end and one saving of it do."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from visual_transformers.data.loading import Batch, EvaluationBatches, training_batches
+from visual_transformers.evaluation import evaluate
+from visual_transformers.loggers import Record, RunInfo
+from visual_transformers.models import weights
+from visual_transformers.parts import Parts, check_smallest_part, first_batch, parameters, parts_of_a_step
+from visual_transformers.settings import Config, Node
+from visual_transformers.targets import build
+from visual_transformers.training import best, checkpoint, distributed
+from visual_transformers.training.checkpoint import TrainState
+from visual_transformers.training.meter import Meter
+from visual_transformers.training.nonfinite import NonFinite
+from visual_transformers.training.rundir import RunDirectory
+from visual_transformers.training.tracing import Trace
+
+
+@dataclass
+class TrainRun:
+    """A training run: its parts, its state, its length, and what one step and one epoch's end do."""
+
+    cfg: Config
+    parts: Parts
+    files: RunDirectory
+    state: TrainState
+    forward: nn.Module
+    steps_per_epoch: int
+    total_steps: int
+    validation: EvaluationBatches
+    begun: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+    saved_step: int = 0
+
+    @classmethod
+    def started(cls, cfg: Config, files: RunDirectory) -> TrainRun:
+        """A run where `resume` says: at its start, or at the step that a checkpoint is of. Collective."""
+        found = checkpoint.to_go_on_from(cfg.resume.checkpoint, files)
+        file = weights.read(cfg.weights.file) if cfg.weights.file and not found else None
+        run = cls.build(cfg, files, file)
+        if found:
+            run.go_on(*found)
+        distributed.gathered(None)  # what is there was read by all before it is moved away
+        if distributed.is_main():
+            if not (found and found[1].is_relative_to(files.path)) and (aside := files.set_aside()):
+                print(f"set the earlier run of this name aside in {aside}")
+            files.write_config(cfg.everything)
+        return run
+
+    @classmethod
+    def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> TrainRun:
+        """A run at step 0, from the weights of a file if there is one. Collective."""
+        parts = Parts.build(cfg, file, "train", "val", "test")
+        check_smallest_part(cfg, parts)
+        steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
+        total_steps = cfg.training.steps or cfg.training.epochs * steps_per_epoch
+        optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
+        schedule = build(
+            cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+        )
+        state = TrainState(
+            parts.model,
+            optimizer,
+            schedule,
+            parts.hardware.scaler(),
+            scores=parts.scores().persistent(),
+            bad_files=parts.data.bad_files(parts.sets["train"]),
+        )
+        together = distributed.with_summed_gradients(parts.model)
+        forward = parts.forward if together is parts.model else parts.hardware.compiled(together)
+        return cls(cfg, parts, files, state, forward, steps_per_epoch, total_steps, parts.batches("val"))
+
+    def go_on(self, content: checkpoint.Content, source: Path) -> None:
+        """Take up the state of a checkpoint."""
+        config, allow = self.cfg.everything, self.cfg.resume.allow
+        self.state.restore(content, config=config, data=self.data, allow=allow, source=source)
+        self.saved_step = self.state.step
+
+    @cached_property
+    def mix(self) -> Callable[[Tensor, Tensor], Any] | None:
+        """What each batch goes through on the device, as mixup."""
+        return self.parts.data.mixing()
+
+    @cached_property
+    def no_samples(self) -> Batch:
+        """The share of a process in a batch that has fewer samples than there are processes."""
+        images, targets = first_batch(self.parts.sets["train"])
+        return images[:0], targets[:0]
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Losses and gradient norms that are in no record yet."""
+        return Meter(self.nonfinite.stop, self.state.unread)
+
+    @cached_property
+    def nonfinite(self) -> NonFinite:
+        """What stops the run when a loss or a gradient is not finite."""
+        samples, batch_size = self.parts.sets["train"], self.parts.data.batch_size
+        model, path = self.parts.model, self.files.nonfinite
+        return NonFinite(samples, batch_size, self.cfg.seed, model, path, self.cfg.everything)
+
+    def batches(self) -> Iterator[Batch | None]:
+        """What this process takes of the batches of the steps that are left."""
+        return training_batches(
+            self.parts.sets["train"],
+            batch_size=self.parts.data.batch_size,
+            seed=self.cfg.seed,
+            start=self.state.step,
+            stop=self.total_steps,
+            loading=self.parts.hardware.loading,
+            bad_files=self.state.bad_files,
+        )
+
+    def step(self, batch: Batch | None) -> None:
+        """One optimizer step on a batch, in parts and on processes whose gradients add up to that of the whole."""
+        parts, state, lr = self.parts, self.state, self.lr
+        parts.hardware.seed_step(self.cfg.seed, state.step)
+        parts.model.train()
+        images, targets = parts.move(*(batch or self.no_samples))
+        if self.mix is not None and len(images):
+            images, targets = self.mix(images, targets)
+        count = distributed.summed(parts.task.count(targets)).clamp(min=1)
+        loss = torch.zeros((), device=images.device)
+        pieces = self.pieces_of_this_step()
+        for i, (x, y) in enumerate(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
+            with self.gradients_stay_here() if i < pieces - 1 else nullcontext():
+                loss += self.backward(x, y, count)
+        norm = self.clip()
+        state.step += 1
+        if self.usable(loss, norm):
+            self.meter.add(state.step, lr, torch.stack((loss, norm / distributed.ranks())), len(images))
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.schedule.step()
+
+    def pieces_of_this_step(self) -> int:
+        """Into how many parts every process cuts its share of the step's batch."""
+        samples, batch_size = len(self.parts.sets["train"]), self.parts.data.batch_size
+        images = min(batch_size, samples - self.state.step % self.steps_per_epoch * batch_size)
+        return parts_of_a_step(images, self.cfg.training.accumulate, distributed.ranks())
+
+    def gradients_stay_here(self) -> AbstractContextManager[None]:
+        """A context in which a backward pass sends nothing to other processes, for a later one does."""
+        return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()
+
+    def backward(self, images: Tensor, targets: Tensor, count: Tensor) -> Tensor:
+        """Add the gradient of a part of the batch, and count its predictions; returns its part of the loss."""
+        parts, state = self.parts, self.state
+        with parts.hardware.autocast():
+            logits = self.forward(images)
+        loss_sum = parts.task.loss_sum(logits, targets, smoothing=True)
+        loss = loss_sum / count
+        state.scaler.scale(loss * distributed.ranks()).backward()  # whose gradients are averaged over processes
+        state.scores.update(logits, parts.task.hard(targets), loss_sum.detach(), parts.task.count(targets))
+        return loss.detach()
+
+    def clip(self) -> Tensor:
+        """Clip the gradient; returns its norm from before."""
+        self.state.scaler.unscale_(self.state.optimizer)
+        trained = [parameter for parameter in self.parts.model.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        if self.cfg.training.clip_norm is not None:
+            clip_grads_with_norm_(trained, self.cfg.training.clip_norm, norm)
+        if self.state.scaler.is_enabled():  # to which an overflow is no fault: it lowers the scale and goes on
+            norm = norm.nan_to_num(nan=0.0, posinf=0.0)
+        return norm
+
+    def usable(self, loss: Tensor, norm: Tensor) -> bool:
+        """Whether a step may be taken; where reading that would make a GPU wait, the next record tells. Collective.
+
+        Raises:
+            RunError: if a number is not finite, and no more such steps may be skipped.
+        """
+        if self.cfg.training.skip_nonfinite == 0 and loss.device.type != "cpu":
+            return True
+        numbers = distributed.summed(torch.stack((loss, norm / distributed.ranks()))).tolist()
+        if all(math.isfinite(number) for number in numbers):
+            return True
+        if self.state.skipped_steps == self.cfg.training.skip_nonfinite:
+            self.nonfinite.stop([self.state.step, self.lr, *numbers])
+        self.state.skipped_steps += 1
+        print(f"skipped step {self.state.step}, whose loss is {numbers[0]} and gradient norm {numbers[1]}")
+        return False
+
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether the validation set is due."""
+        state = self.state
+        at_an_end = state.step % self.steps_per_epoch == 0 or state.step == self.total_steps
+        return at_an_end and state.step > state.evaluated_step
+
+    def close_epoch(self, stops: Callable[[], bool]) -> Record | None:
+        """Score the validation set and keep the weights if they are among the best. Collective.
+
+        Returns:
+            The epoch's record, or None if it was stopped.
+        """
+        state, began = self.state, time.perf_counter()
+        record = self.moment("epoch")
+        record |= {f"train/{name}": value for name, value in state.scores.together().compute().items()}
+        state.scores.apart()
+        candidates = {"val": self.parts.model}
+        found = {}
+        for split, model in candidates.items():
+            scores = evaluate(self.parts.with_model(model), self.validation, stops)
+            if scores is None:
+                return None
+            found[split] = scores.compute()
+            record |= {f"{split}/{name}": value for name, value in found[split].items()}
+        skipped = {
+            "skipped_train": len(state.bad_files.paths),
+            "skipped_val": sum(distributed.gathered(self.validation.skipped)),
+            "skipped_steps": state.skipped_steps,
+        }
+        record |= {name: count for name, count in skipped.items() if count}
+        metric = self.cfg.task["metric"]
+        winner = max(found, key=lambda split: found[split][metric])
+        candidate = {"step": state.step, "epoch": record["epoch"], "split": winner} | found[winner]
+        about = {"classes": self.parts.data.classes, "config": self.cfg.everything}
+        model, top_k = candidates[winner], self.cfg.checkpoint.top_k
+        state.ranking = best.keep(state.ranking, candidate, model, about, metric=metric, top_k=top_k, files=self.files)
+        state.scores.reset()
+        state.evaluated_step = state.step
+        self.meter.since += time.perf_counter() - began  # the pace is that of training
+        return record
+
+    def moment(self, kind: str) -> Record:
+        """Where the run stands, as the beginning of a record."""
+        return {"kind": kind, "step": self.state.step, "epoch": self.state.step / self.steps_per_epoch, "lr": self.lr}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.state.optimizer.param_groups[0]["lr"])
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether `checkpoint.every` says so."""
+        every, step = self.cfg.checkpoint.every, self.state.step
+        by_steps = every.steps is not None and step % every.steps == 0
+        by_time = every.minutes is not None and time.monotonic() - self.saved >= 60 * every.minutes
+        return step != self.saved_step and (by_steps or by_time)
+
+    def save(self) -> None:
+        """Write the state from which the same command goes on. Collective: each process has counted a part of it."""
+        state = self.state
+        state.unread = self.meter.unread()
+        state.bad_files.paths = distributed.united(state.bad_files.paths)
+        state.seconds += time.monotonic() - self.begun
+        self.begun = time.monotonic()
+        state.scores.together()
+        if distributed.is_main():
+            state.save(self.files, config=self.cfg.everything, data=self.data)
+        state.scores.apart()
+        self.saved, self.saved_step = time.monotonic(), state.step
+
+    @property
+    def data(self) -> Node:
+        """What a resumed run must find again in its data set."""
+        return {"classes": self.parts.data.classes, "training_samples": len(self.parts.sets["train"])}
+
+    def loggers(self) -> list[Any]:
+        """Where progress goes: nowhere but from the main process."""
+        if not distributed.is_main():
+            return []
+        loggers = [build(node, f"logger.{name}") for name, node in self.cfg.logger.items()]
+        steps = self.cfg.debug.trace_steps
+        return [*loggers, Trace(self.files.trace, steps)] if steps else loggers
+
+    def info(self) -> RunInfo:
+        """What the loggers are told before the first step."""
+        parts, state, cfg = self.parts, self.state, self.cfg
+        several = f"{distributed.ranks()} x " if distributed.ranks() > 1 else ""
+        headline = (
+            f"{cfg.name}: {parameters(parts.model) / 1e6:.2f} M parameters, {len(parts.sets['train'])} training and "
+            f"{len(parts.sets['val'])} validation samples, {len(parts.data.classes)} classes, "
+            f"steps {state.step} to {self.total_steps} on {several}{parts.hardware.device}, {parts.hardware.precision}"
+        )
+        metric, evaluated = cfg.task["metric"], state.evaluated_step
+        return RunInfo(cfg.name, self.files.path, metric, state.step, evaluated, self.total_steps, headline)
