@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, SumMetric
+from torchmetrics import Metric
 
 ClassTable = dict[str, dict[str, float]]
 """Rows by class name, columns by score; NaN where a class has nothing to score."""
@@ -39,9 +39,25 @@ class ConfusionMatrix(Metric):
         return self.counts[:-1].reshape(self.classes, self.classes).double()
 
 
-def _sum() -> SumMetric:
-    """A sum that waits neither for the device nor, when it is computed, for other processes."""
-    return SumMetric(nan_strategy="disable", sync_on_compute=False)
+class Total(Metric):
+    """A sum in float64, for sums over a data set's pixels outgrow float32's 24 bits.
+
+    Not torchmetrics' SumMetric: moved to a device, version 1.9's rounds what it adds to float32.
+    """
+
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(sync_on_compute=False)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor) -> None:
+        """Add a number."""
+        self.total += value
+
+    def compute(self) -> Tensor:
+        """The sum."""
+        return self.total
 
 
 class Scores(nn.Module, ABC):
@@ -58,9 +74,7 @@ class Scores(nn.Module, ABC):
         super().__init__()
         self.classes = classes
         self.confusion = ConfusionMatrix(len(classes), ignore)
-        # Sums in float64, for those over a data set's pixels outgrow float32's 24 bits. Not MeanMetric: with
-        # nan_strategy="disable", which spares a wait for the device, torchmetrics 1.9 passes over its weights.
-        self.loss_sum, self.count = (_sum().set_dtype(torch.float64) for _ in range(2))
+        self.loss_sum, self.count = Total(), Total()
 
     @property
     def names(self) -> list[str]:
@@ -128,7 +142,7 @@ class ClassificationScores(Scores):
 
     def __init__(self, classes: list[str], ignore: int):
         super().__init__(classes, ignore)
-        self.in_top5 = _sum()
+        self.in_top5 = Total()
 
     @property
     def names(self) -> list[str]:
