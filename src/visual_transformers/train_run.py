@@ -135,12 +135,12 @@ class TrainRun:
         if self.mix is not None and len(images):
             images, targets = self.mix(images, targets)
         count = distributed.summed(parts.task.count(targets)).clamp(min=1)
-        loss = torch.zeros((), device=images.device)
+        losses = []
         pieces = self.pieces_of_this_step()
         for i, (x, y) in enumerate(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
             with self.gradients_stay_here() if i < pieces - 1 else nullcontext():
-                loss += self.backward(x, y, count)
-        norm = self.clip()
+                losses.append(self.backward(x, y, count))
+        loss, norm = torch.stack(losses).sum(), self.clip()
         state.step += 1
         if self.usable(loss, norm):
             self.meter.add(state.step, lr, torch.stack((loss, norm / distributed.ranks())), len(images))
@@ -162,11 +162,12 @@ class TrainRun:
     def backward(self, images: Tensor, targets: Tensor, count: Tensor) -> Tensor:
         """Add the gradient of a part of the batch, and count its predictions; returns its part of the loss."""
         parts, state = self.parts, self.state
-        with parts.hardware.autocast():
-            logits = self.forward(images)
-        loss_sum = parts.task.loss_sum(logits, targets, smoothing=True)
-        loss = loss_sum / count
-        state.scaler.scale(loss * distributed.ranks()).backward()  # whose gradients are averaged over processes
+        with torch.autograd.set_detect_anomaly(self.cfg.debug.anomaly):
+            with parts.hardware.autocast():
+                logits = self.forward(images)
+            loss_sum = parts.task.loss_sum(logits, targets, smoothing=True)
+            loss = loss_sum / count
+            state.scaler.scale(loss * distributed.ranks()).backward()  # whose gradients are averaged over processes
         state.scores.update(logits, parts.task.hard(targets), loss_sum.detach(), parts.task.count(targets))
         return loss.detach()
 
