@@ -46,6 +46,19 @@ class Training:
 
 
 @dataclass(kw_only=True)
+class BatchNormSettings:
+    """What batch norms look at and learn in training.
+
+    Args:
+        sync: take the statistics over the images of all processes.
+        frozen: prefixes of modules whose batch norms keep statistics, weights and biases.
+    """
+
+    sync: bool = False
+    frozen: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
 class Inference:
     """How a segmenter is shown whole images, in validation, `mode=test` and `mode=predict`.
 
@@ -145,6 +158,7 @@ class Config:
     input: str | None
     weights: WeightSettings
     training: Training
+    batch_norm: BatchNormSettings
     inference: Inference
     predict: PredictSettings
     export: ExportSettings
@@ -158,6 +172,8 @@ class Config:
     hardware: Node
     everything: Node
     """The same configuration as plain containers, as a run stores it."""
+    distillation: Node | None = None
+    """None trains without a teacher."""
     logger: dict[str, Node] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     """The option that was chosen of each group; none of a group that a trained model brought, or without Hydra."""
@@ -166,6 +182,7 @@ class Config:
 SECTIONS: dict[str, type] = {
     "weights": WeightSettings,
     "training": Training,
+    "batch_norm": BatchNormSettings,
     "inference": Inference,
     "predict": PredictSettings,
     "export": ExportSettings,

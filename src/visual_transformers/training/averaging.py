@@ -11,8 +11,8 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of the model that holds the average of its weights and buffers over the calls of `update_parameters`.
 
     The first call copies them; each later one keeps a share of `decay` and takes the rest from the model. Give it the
-    model as it was built, neither compiled nor wrapped. Its copy is `module`. No call waits for the device, for the count
-    of calls stays on the CPU as long as nobody moves the whole.
+    model as it was built, neither compiled nor wrapped. Its copy is `module`. No call waits for the device, for the
+    count of calls stays on the CPU unless somebody moves the whole.
 
     Args:
         model: on its device, its layers frozen and synchronised already.
