@@ -117,6 +117,10 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
         """(B, C, H, W), B from 0 -> the same shape."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
+        return self._together(x)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler can trace neither our sum nor what depends on its value
+    def _together(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         exact = _exact(x)
         own = torch.cat([exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() // x.shape[1]])])
