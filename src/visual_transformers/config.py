@@ -30,6 +30,8 @@ SUPPLIED = {
 """Arguments that the runner gives, and a configuration must not."""
 TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
 """Groups whose node has a `_target_`; `logger` has one for each of its loggers."""
+OPTIONAL_TARGETS = ("distillation",)
+"""Such groups that a configuration may do without."""
 HYDRA_KEYS = {"_target_", "_args_"}
 READS_DATA = ("train", "test", "check_data")
 """Modes that always open the data set. The others may do without it, and so without the keys that lead to it."""
@@ -89,7 +91,8 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
     """What is wrong with the keys, each by itself."""
     yield from _key_problems("", cfg, Config, given={"everything", "choices"})
     loggers = cfg.get("logger")
-    paths = [*TARGETS, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
+    chosen = [path for path in OPTIONAL_TARGETS if cfg.get(path) is not None]
+    paths = [*TARGETS, *chosen, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
     sections = SECTIONS | NESTED
     for path in [*paths, *sections]:
         node: Any = OmegaConf.select(cfg, path)

@@ -20,6 +20,7 @@ def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     """A sentence for each; `choices` are the options of the groups, where they are known."""
     yield from _of_groups(cfg, choices)
     yield from _of_numbers(cfg)
+    yield from _of_distillation(cfg)
     yield from _of_mode(cfg)
     yield from _of_outputs(cfg)
     yield from _of_inference(cfg)
@@ -63,6 +64,30 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
     decay = _number(cfg, "training.ema_decay")
     if decay is not None and not 0 < decay < 1:
         yield f"training.ema_decay={cfg.training.ema_decay}: must be above 0 and below 1; null keeps no average"
+
+
+def _of_distillation(cfg: DictConfig) -> Iterator[str]:
+    """That there is a teacher, and one with weights."""
+    node = cfg.get("distillation")
+    if not isinstance(node, DictConfig):
+        return
+    if not 0 <= (_number(cfg, "distillation.share") or 0) <= 1:
+        yield f"distillation.share={node.share}: must be at least 0 and at most 1"
+    teacher = node.get("teacher")
+    if teacher is not None and not (isinstance(teacher, DictConfig) and "_target_" in teacher):
+        yield f"distillation.teacher={teacher}: expected a group of keys with a _target_, or null"
+    if OmegaConf.is_missing(node, "weights") or node.get("weights"):
+        return
+    if teacher is None:
+        yield (
+            "distillation: has no teacher; name the weights of a model of this suite with distillation.weights=PATH, "
+            "or choose distillation=fbnetv3_g"
+        )
+    elif OmegaConf.select(cfg, "distillation.teacher.pretrained") is False:
+        yield (
+            "distillation.teacher.pretrained=false: leaves the teacher without weights; name a file of them with "
+            "distillation.weights=PATH"
+        )
 
 
 def _of_mode(cfg: DictConfig) -> Iterator[str]:
@@ -138,7 +163,14 @@ AT_LEAST = {
     "hardware.workers": 0,
     "hardware.threads": 1,
 }
-ABOVE_0 = ("training.clip_norm", "checkpoint.every.minutes", "optimizer.lr", "data.image_size", "export.tolerance")
+ABOVE_0 = (
+    "training.clip_norm",
+    "checkpoint.every.minutes",
+    "optimizer.lr",
+    "data.image_size",
+    "distillation.temperature",
+    "export.tolerance",
+)
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 
 

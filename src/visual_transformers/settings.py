@@ -109,6 +109,19 @@ class DebugSettings:
 
 
 @dataclass(kw_only=True)
+class BatchNormSettings:
+    """What batch norms look at and learn in training.
+
+    Args:
+        sync: take the statistics over the images of all processes.
+        frozen: prefixes of modules whose batch norms keep statistics, weights and biases.
+    """
+
+    sync: bool = False
+    frozen: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
 class Inference:
     """How a segmenter is shown whole images, in validation, `mode=test` and `mode=predict`.
 
@@ -210,6 +223,7 @@ class Config:
     training: Training
     checkpoint: CheckpointSettings
     debug: DebugSettings
+    batch_norm: BatchNormSettings
     inference: Inference
     predict: PredictSettings
     export: ExportSettings
@@ -223,6 +237,8 @@ class Config:
     hardware: Node
     everything: Node
     """The same configuration as plain containers, as a run stores it."""
+    distillation: Node | None = None
+    """None trains without a teacher."""
     logger: dict[str, Node] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     """The option that was chosen of each group; none of a group that a trained model brought, or without Hydra."""
@@ -234,6 +250,7 @@ SECTIONS: dict[str, type] = {
     "training": Training,
     "checkpoint": CheckpointSettings,
     "debug": DebugSettings,
+    "batch_norm": BatchNormSettings,
     "inference": Inference,
     "predict": PredictSettings,
     "export": ExportSettings,
