@@ -182,6 +182,8 @@ class Campaign:
                 last.went_on = process.span
             if not (aim and now):
                 self.faults += [f"{process.log}: ended with {code}\n{process.output}"] if code else []
+                if process.orphans(GONE_WITHIN)[1] > GONE_WITHIN:
+                    self.faults.append(f"{process.log}: ended, but left processes behind")
                 return process.run
             last = Kill(aim.number, now, seconds, code, process, self.watchers.submit(process.orphans, GONE_WITHIN))
             if last.too_late:
