@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test test-kill check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,10 @@ run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 
 test: setup ## the test suite (what CI runs)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
+
+KILLS ?= 20
+test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an uninterrupted one
+	$(BIN)/python tests/killing.py --kills $(KILLS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .
