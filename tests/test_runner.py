@@ -89,8 +89,8 @@ def test_labels_are_smoothed_in_training_alone():
     task = Classification(label_smoothing=0.3)
     plain = nn.functional.cross_entropy(logits, targets, reduction="sum")
     smoothed = nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.3)
-    torch.testing.assert_close(task.loss_sum(logits, targets, smoothing=False), plain)
-    torch.testing.assert_close(task.loss_sum(logits, targets, smoothing=True), smoothed)
+    torch.testing.assert_close(task.loss_sum(logits, targets, training=False), plain)
+    torch.testing.assert_close(task.loss_sum(logits, targets, training=True), smoothed)
 
 
 def test_every_class_index_counts_in_classification():
@@ -98,7 +98,7 @@ def test_every_class_index_counts_in_classification():
     targets = torch.arange(1000)
     assert Classification().count(targets) == 1000
     logits = torch.zeros(1000, 1000)
-    loss = Classification().loss_sum(logits, targets, smoothing=False)
+    loss = Classification().loss_sum(logits, targets, training=False)
     torch.testing.assert_close(loss, 1000 * torch.tensor(1000.0).log())
 
 

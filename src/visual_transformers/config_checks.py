@@ -20,6 +20,7 @@ def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     """A sentence for each; `choices` are the options of the groups, where they are known."""
     yield from _of_groups(cfg, choices)
     yield from _of_numbers(cfg)
+    yield from _of_parameters(cfg)
     yield from _of_mode(cfg)
     yield from _of_outputs(cfg)
     yield from _of_inference(cfg)
@@ -58,6 +59,20 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
     batch_size, accumulate = _number(cfg, "data.batch_size"), _number(cfg, "training.accumulate")
     if batch_size and accumulate and batch_size % accumulate:
         yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
+
+
+def _of_parameters(cfg: DictConfig) -> Iterator[str]:
+    """Kinds of parameters, and numbers by the names of parameters and of classes."""
+    kinds = OmegaConf.select(cfg, "parameters.no_decay")
+    if isinstance(kinds, ListConfig) and not set(kinds) <= set(NO_DECAY):
+        yield f"parameters.no_decay=[{','.join(map(str, kinds))}]: expected some of {', '.join(NO_DECAY)}"
+    for name, factor in _named_numbers(cfg, "parameters.lr_factors"):
+        if not 0 < factor < math.inf:
+            hint = "; to hardly train a part, give it a small factor, as 0.001" if factor == 0 else ""
+            yield f"parameters.lr_factors.{name}={factor}: must be above 0, and finite{hint}"
+    for name, weight in _named_numbers(cfg, "task.class_weights"):
+        if not 0 <= weight < math.inf:
+            yield f"task.class_weights.{name}={weight}: must be at least 0, and finite"
 
 
 def _of_mode(cfg: DictConfig) -> Iterator[str]:
@@ -128,6 +143,7 @@ AT_LEAST = {
     "hardware.threads": 1,
 }
 ABOVE_0 = ("training.clip_norm", "optimizer.lr", "data.image_size", "export.tolerance")
+NO_DECAY = ("norms", "biases")
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 
 
@@ -148,6 +164,13 @@ def _number(cfg: DictConfig, path: str) -> float | None:
 def _numbers(values: ListConfig) -> list[float]:
     """Those of the elements that are numbers; the others are problems of their own."""
     return [value for value in OmegaConf.to_container(values) or () if isinstance(value, int | float)]
+
+
+def _named_numbers(cfg: DictConfig, path: str) -> list[tuple[str, float]]:
+    """Those of a group's values that are numbers, by their keys; the others are problems of their own."""
+    node = OmegaConf.select(cfg, path)
+    items = node.items() if isinstance(node, DictConfig) else ()
+    return [(str(key), value) for key, value in items if isinstance(value, int | float)]
 
 
 def _target_object(cfg: DictConfig, path: str) -> Any:

@@ -41,7 +41,7 @@ class Parts:
         hardware.prepare(cfg.seed)
         task: Task = build(cfg.task, "task")
         data: DataModule = build(cfg.data, "data")
-        task.check_metric(data.classes)
+        task.prepare(data.classes, hardware.torch_device)
         model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
         normalise = hardware.place(Normalise())
         if file:

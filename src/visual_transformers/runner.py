@@ -28,6 +28,7 @@ from visual_transformers.trained import say_other_settings, trained_weights
 from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.interruption import Interruption
 from visual_transformers.training.meter import Meter
+from visual_transformers.training.parameters import full_rate, groups
 from visual_transformers.training.rundir import RunDirectory
 
 
@@ -121,7 +122,7 @@ def evaluate(parts: Parts, batches: EvaluationBatches) -> Scores:
     for batch in batches:
         images, targets = parts.move(*batch)
         logits = parts.logits(images)
-        loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
+        loss_sum = parts.task.loss_sum(logits, targets, training=False)
         scores.update(logits, targets, loss_sum, parts.task.count(targets))
         seen += len(images)
     if seen + batches.skipped != batches.length:
@@ -166,7 +167,9 @@ class TrainRun:
         check_smallest_part(cfg, parts)
         steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
         total_steps = cfg.training.epochs * steps_per_epoch
-        optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
+        rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("weight_decay")
+        grouped = groups(parts.model, cfg.parameters, lr=rate, weight_decay=decay)
+        optimizer = build(cfg.optimizer, "optimizer", params=grouped)
         schedule = build(
             cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
         )
@@ -204,16 +207,17 @@ class TrainRun:
         if self.mix is not None:
             with seeded(self.cfg.seed, 0, state.step, MIXING):
                 images, targets = self.mix(images, targets)
-        count = parts.task.count(targets).clamp(min=1)
+        weight = parts.task.weight(targets)
+        weight = weight + (weight == 0)  # where no target counts the sum is 0, too
         total = torch.zeros((), device=images.device)
         for x, y in zip(*(t.tensor_split(self.cfg.training.accumulate) for t in (images, targets)), strict=True):
             if len(x) == 0:  # the last batch of an epoch may be smaller than the number of parts
                 continue
             with parts.hardware.autocast():
                 logits = parts.forward(x)
-            loss_sum = parts.task.loss_sum(logits, y, smoothing=True)
-            state.scaler.scale(loss_sum / count).backward()
-            state.scores.update(logits, parts.task.hard(y), loss_sum.detach(), parts.task.count(y))
+            loss_sum = parts.task.loss_sum(logits, y, training=True)
+            state.scaler.scale(loss_sum / weight).backward()
+            state.scores.update(logits, parts.task.hard(y), loss_sum.detach(), parts.task.weight(y))
             total += loss_sum.detach()
         if self.cfg.training.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
@@ -223,7 +227,7 @@ class TrainRun:
         state.optimizer.zero_grad(set_to_none=True)
         state.schedule.step()
         state.step += 1
-        return total / count
+        return total / weight
 
     def close_epoch(self) -> Record:
         """Score the validation set and keep the weights if they are the best so far; returns the epoch's record."""
@@ -244,8 +248,8 @@ class TrainRun:
 
     def moment(self, kind: str) -> Record:
         """Where the run stands, as the beginning of a record."""
-        lr = self.state.optimizer.param_groups[0]["lr"]
-        return {"kind": kind, "step": self.state.step, "epoch": self.state.step / self.steps_per_epoch, "lr": lr}
+        state, lr = self.state, full_rate(self.state.optimizer)
+        return {"kind": kind, "step": state.step, "epoch": state.step / self.steps_per_epoch, "lr": lr}
 
     def save(self, losses: list[float]) -> None:
         """Write the state from which the same command goes on; `losses` are of the steps that are in no record yet."""
