@@ -23,7 +23,7 @@ ADVANCED = ("model.dropout=0.2", "model.stochastic_depth=0.2", "task.label_smoot
 """Settings under which a step depends on random numbers, and records do not end with epochs."""
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """Stands for a process that is gone: nothing of ours catches it."""
 
 
@@ -46,7 +46,7 @@ def crashed(tiny, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("crashed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainRun, "step", crashing(TrainRun.step, 6))
-        with pytest.raises(Crash):
+        with pytest.raises(CrashError):
             runner.train(tiny(*ADVANCED, "checkpoint.every.steps=1"), directory)
     return directory
 
@@ -55,13 +55,13 @@ def crashing(step, when: int):
     def step_or_crash(run, batch):
         step(run, batch)
         if run.state.step == when:
-            raise Crash
+            raise CrashError
 
     return step_or_crash
 
 
 def check_same(found: Path, expected: Path) -> None:
-    one, other = (checkpoint.latest(RunDirectory(path))[0] for path in (expected, found))
+    one, other = (checkpoint.latest(RunDirectory(path)).content for path in (expected, found))
     for part in ("model", "optimizer", "schedule", "ranking"):
         assert equal(one[part], other[part]), part
     assert records(found) == records(expected)
@@ -83,7 +83,7 @@ def test_a_run_that_died_goes_on_from_its_last_state_and_ends_as_the_uninterrupt
     tiny, crashed, uninterrupted, tmp_path
 ):
     directory = shutil.copytree(crashed, tmp_path / "run")
-    assert checkpoint.latest(RunDirectory(directory))[0]["step"] == 5
+    assert checkpoint.latest(RunDirectory(directory)).content["step"] == 5
     runner.train(tiny(*ADVANCED), directory)
     check_same(directory, uninterrupted)
 
@@ -121,10 +121,10 @@ def test_a_checkpoint_of_another_folder_is_gone_on_from_and_then_the_run_s_own(t
     path = RunDirectory(crashed).previous  # of step 4
     command = tiny(*ADVANCED, f"resume={path}")
     runner.train(command, tmp_path)
-    last = checkpoint.latest(RunDirectory(tmp_path))[0]
-    assert equal(last["model"], checkpoint.latest(RunDirectory(uninterrupted))[0]["model"])
+    last = checkpoint.latest(RunDirectory(tmp_path)).content
+    assert equal(last["model"], checkpoint.latest(RunDirectory(uninterrupted)).content["model"])
     assert records(tmp_path) == [record for record in records(uninterrupted) if record["step"] > 4]
-    assert checkpoint.to_go_on_from(str(path), RunDirectory(tmp_path))[0]["step"] == 8
+    assert checkpoint.to_go_on_from(str(path), RunDirectory(tmp_path)).content["step"] == 8
 
 
 def test_going_back_to_an_earlier_state_of_a_run_sets_the_rest_aside(tiny, crashed, tmp_path):
@@ -156,7 +156,7 @@ def test_other_settings_can_be_allowed(tiny, crashed, tmp_path):
         schedule.step()
         expected.append(schedule.get_last_lr()[0])
     assert {step: rate for step, rate in rates.items() if step > 5} == {s: expected[s] for s in (6, 8, 9, 12)}
-    assert checkpoint.latest(RunDirectory(directory))[0]["optimizer"]["param_groups"][0]["momentum"] == 0.5
+    assert checkpoint.latest(RunDirectory(directory)).content["optimizer"]["param_groups"][0]["momentum"] == 0.5
 
 
 def test_a_full_disk_is_said_and_leaves_the_last_good_state(tiny, crashed, tmp_path):

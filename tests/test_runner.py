@@ -90,11 +90,11 @@ def test_no_gradient_is_left_for_the_next_step(tiny, tmp_path):
 
 def test_labels_are_smoothed_in_training_alone():
     logits, targets = torch.randn(6, 10), torch.randint(0, 10, (6,))
-    task = Classification(label_smoothing=0.3)
+    task = Classification(label_training=0.3)
     plain = nn.functional.cross_entropy(logits, targets, reduction="sum")
-    smoothed = nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.3)
-    torch.testing.assert_close(task.loss_sum(logits, targets, smoothing=False), plain)
-    torch.testing.assert_close(task.loss_sum(logits, targets, smoothing=True), smoothed)
+    smoothed = nn.functional.cross_entropy(logits, targets, reduction="sum", label_training=0.3)
+    torch.testing.assert_close(task.loss_sum(logits, targets, training=False), plain)
+    torch.testing.assert_close(task.loss_sum(logits, targets, training=True), smoothed)
 
 
 def test_every_class_index_counts_in_classification():
@@ -102,7 +102,7 @@ def test_every_class_index_counts_in_classification():
     targets = torch.arange(1000)
     assert Classification().count(targets) == 1000
     logits = torch.zeros(1000, 1000)
-    loss = Classification().loss_sum(logits, targets, smoothing=False)
+    loss = Classification().loss_sum(logits, targets, training=False)
     torch.testing.assert_close(loss, 1000 * torch.tensor(1000.0).log())
 
 
@@ -236,7 +236,7 @@ def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
 def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
     run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
     run.parts.model.to("meta")
-    run.go_on(*checkpoint.latest(RunDirectory(finished)))
+    run.go_on(checkpoint.latest(RunDirectory(finished)))
     assert run.state.scores.confusion.counts.device.type == "meta"
 
 

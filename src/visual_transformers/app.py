@@ -213,7 +213,7 @@ def quoted(argument: str) -> str:
     return f"{key}='" + value.replace("'", "\\'") + "'"
 
 
-PATHS = ("input", "weights.file", "resume.checkpoint", "data.root", "data.exclude", "name")
+PATHS = ("input", "weights.file", "distillation.weights", "resume.checkpoint", "data.root", "data.exclude", "name")
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:

@@ -173,7 +173,9 @@ def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iter
 
 
 def _as_said(expected: Any, value: Any) -> str:
-    """The name of a type, and of a list how to write one."""
+    """The name of a type, and of a list or a group how to write one."""
+    if typing.get_origin(expected) is dict:
+        return f"a {typing.get_args(expected)[1].__name__} for each name, as {{NAME: 0.5}}"
     if typing.get_origin(expected) is not list:
         return getattr(expected, "__name__", str(expected))
     element = typing.get_args(expected)[0].__name__
@@ -186,7 +188,7 @@ def _config_type(annotation: Any) -> Any:
     if annotation in primitives:
         return annotation
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is list and arguments[0] in primitives:
+    if origin in (list, dict) and arguments[-1] in primitives:
         return annotation
     if origin in (typing.Union, types.UnionType):
         held = [a for a in arguments if a in primitives]

@@ -21,6 +21,7 @@ def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     yield from _of_groups(cfg, choices)
     yield from _of_numbers(cfg)
     yield from _of_distillation(cfg)
+    yield from _of_parameters(cfg)
     yield from _of_mode(cfg)
     yield from _of_outputs(cfg)
     yield from _of_inference(cfg)
@@ -88,6 +89,20 @@ def _of_distillation(cfg: DictConfig) -> Iterator[str]:
             "distillation.teacher.pretrained=false: leaves the teacher without weights; name a file of them with "
             "distillation.weights=PATH"
         )
+
+
+def _of_parameters(cfg: DictConfig) -> Iterator[str]:
+    """Kinds of parameters, and numbers by the names of parameters and of classes."""
+    kinds = OmegaConf.select(cfg, "parameters.no_decay")
+    if isinstance(kinds, ListConfig) and not set(kinds) <= set(NO_DECAY):
+        yield f"parameters.no_decay=[{','.join(map(str, kinds))}]: expected some of {', '.join(NO_DECAY)}"
+    for name, factor in _named_numbers(cfg, "parameters.lr_factors"):
+        if not 0 < factor < math.inf:
+            hint = "; to hardly train a part, give it a small factor, as 0.001" if factor == 0 else ""
+            yield f"parameters.lr_factors.{name}={factor}: must be above 0, and finite{hint}"
+    for name, weight in _named_numbers(cfg, "task.class_weights"):
+        if not 0 <= weight < math.inf:
+            yield f"task.class_weights.{name}={weight}: must be at least 0, and finite"
 
 
 def _of_mode(cfg: DictConfig) -> Iterator[str]:
@@ -171,6 +186,7 @@ ABOVE_0 = (
     "distillation.temperature",
     "export.tolerance",
 )
+NO_DECAY = ("norms", "biases")
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 
 
@@ -191,6 +207,13 @@ def _number(cfg: DictConfig, path: str) -> float | None:
 def _numbers(values: ListConfig) -> list[float]:
     """Those of the elements that are numbers; the others are problems of their own."""
     return [value for value in OmegaConf.to_container(values) or () if isinstance(value, int | float)]
+
+
+def _named_numbers(cfg: DictConfig, path: str) -> list[tuple[str, float]]:
+    """Those of a group's values that are numbers, by their keys; the others are problems of their own."""
+    node = OmegaConf.select(cfg, path)
+    items = node.items() if isinstance(node, DictConfig) else ()
+    return [(str(key), value) for key, value in items if isinstance(value, int | float)]
 
 
 def _target_object(cfg: DictConfig, path: str) -> Any:

@@ -109,7 +109,7 @@ class Workload:
         """The mean loss of the batch."""
         with self.hardware.autocast():
             logits = self.forward(self.images)
-        return self.task.loss_sum(logits, self.targets, smoothing=True) / self.task.count(self.targets)
+        return self.task.loss_sum(logits, self.targets, training=True) / self.task.weight(self.targets)
 
     def step(self) -> None:
         """Forward, backward, one step of the optimizer."""

@@ -40,7 +40,7 @@ def evaluate(parts: Parts, batches: EvaluationBatches, stops: Callable[[], bool]
         for batch in batches_of_a_size:
             images, targets = parts.move(*batch)
             logits = parts.logits(images)
-            loss_sum = parts.task.loss_sum(logits, targets, smoothing=False)
+            loss_sum = parts.task.loss_sum(logits, targets, training=False)
             scores.update(logits, targets, loss_sum, parts.task.count(targets))
             seen += len(images)
     everything = sum(distributed.gathered(seen + batches.skipped))

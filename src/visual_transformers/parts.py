@@ -38,28 +38,29 @@ class Parts:
 
     @classmethod
     def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
-        """Build everything and look at the data, so that whatever is wrong is said before work starts."""
+        """Build everything and look at the data, so that whatever is wrong is said before work starts. Collective."""
         hardware: Hardware = build(cfg.hardware, "hardware")
         hardware.prepare(cfg.seed)
         task: Task = build(cfg.task, "task")
-        data: DataModule = build(cfg.data, "data")
-        task.check_metric(data.classes)
-        model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
-        normalise = hardware.place(Normalise())
-        if file:
-            ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
-            print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
-        sets: dict[str, Samples] = {}
-        for split in splits:
-            if split == "test" and "val" in sets and not data.has_test_split:
-                sets["test"] = sets["val"]  # looked at already
-                continue
-            with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
-                sets[split] = samples = getattr(data, f"{split}_set")()
-                data.check(samples)
-                images, _ = first_batch(samples)
-            with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
-                task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
+        with distributed.first_on_its_machine():  # so that what is downloaded and listed is so once
+            data: DataModule = build(cfg.data, "data")
+            task.prepare(data.classes, hardware.torch_device)
+            model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
+            normalise = hardware.place(Normalise())
+            if file:
+                ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
+                print(weights.load(model, file, backbone_only=backbone_only, classes=data.classes, category_ids=ids))
+            sets: dict[str, Samples] = {}
+            for split in splits:
+                if split == "test" and "val" in sets and not data.has_test_split:
+                    sets["test"] = sets["val"]  # looked at already
+                    continue
+                with blamed_on("data", f"{cfg.data['_target_']} cannot give its {split} split"):
+                    sets[split] = samples = getattr(data, f"{split}_set")()
+                    data.check(samples)
+                    images, _ = first_batch(samples)
+                with blamed_on("model", f"{cfg.model['_target_']} cannot take images of shape {tuple(images.shape)}"):
+                    task.check_output(model, normalise(hardware.move(images, images)[0]), len(data.classes))
         return cls(hardware, task, data, sets, model, hardware.compiled(model), normalise, cfg.inference)
 
     def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

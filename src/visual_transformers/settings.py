@@ -122,6 +122,20 @@ class BatchNormSettings:
 
 
 @dataclass(kw_only=True)
+class Parameters:
+    """What the optimizer does not do alike with all parameters.
+
+    Args:
+        no_decay: kinds that weight decay leaves alone: `norms`, the affine maps of all norm layers, and `biases`, every
+            bias of another layer.
+        lr_factors: factor of the learning rate by the beginning of a parameter's name; the longest that fits wins.
+    """
+
+    no_decay: list[str] = field(default_factory=list)
+    lr_factors: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
 class Inference:
     """How a segmenter is shown whole images, in validation, `mode=test` and `mode=predict`.
 
@@ -224,6 +238,7 @@ class Config:
     checkpoint: CheckpointSettings
     debug: DebugSettings
     batch_norm: BatchNormSettings
+    parameters: Parameters
     inference: Inference
     predict: PredictSettings
     export: ExportSettings
@@ -251,6 +266,7 @@ SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointSettings,
     "debug": DebugSettings,
     "batch_norm": BatchNormSettings,
+    "parameters": Parameters,
     "inference": Inference,
     "predict": PredictSettings,
     "export": ExportSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -61,11 +62,17 @@ def allowed_object(target: str, path: str) -> Callable[..., Any]:
     try:
         found = get_object(target)
     except Exception as error:
-        raise ConfigError(f"{path}._target_={target}: cannot be imported ({error})") from error
+        raise ConfigError(f"{path}._target_={target}: cannot be imported ({error}){_hint(target)}") from error
     home = f"{getattr(unwrapped(found), '__module__', '')}."
     if not home.startswith(ALLOWED_TARGETS) or not callable(found):
         raise ConfigError(f"{path}._target_={target}: is not a class or function of an allowed package")
     return found
+
+
+def _hint(target: str) -> str:
+    """How to get the optional package that a target is of, where that is missing."""
+    missing = target.startswith("timm.") and importlib.util.find_spec("timm") is None
+    return "; pip install 'visual-transformers[timm]' brings it" if missing else ""
 
 
 def unwrapped(found: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -27,42 +29,61 @@ class Task(ABC):
     name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
     ignore: ClassVar[int]
-
     metric: str
     label_smoothing: float = 0.0
+    _weights: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    """Of the classes in a training loss, float32 (C) on the device of the targets; None where all weigh alike."""
 
-    def loss_sum(self, logits: Tensor, targets: Tensor, *, smoothing: bool) -> Tensor:
-        """Sum of the cross entropies of the targets that count, in float32 or more.
-
-        Logits are (B, C, ...), targets (B, ...), or shares of the classes (B, C) of mixed images.
-        """
-        return F.cross_entropy(
-            logits.to(torch.promote_types(logits.dtype, torch.float32)),
-            targets,
-            ignore_index=self.ignore,
-            reduction="sum",
-            label_smoothing=self.label_smoothing if smoothing else 0.0,
-        )
-
-    def count(self, targets: Tensor) -> Tensor:
-        """How many targets count: a scalar on their device."""
-        return (targets != self.ignore).sum()
-
-    def hard(self, targets: Tensor) -> Tensor:
-        """Class indices, for scores."""
-        return targets
-
-    def check_metric(self, classes: list[str]) -> None:
-        """See that the metric exists for this data set.
+    def prepare(self, classes: list[str], device: torch.device) -> None:
+        """Learn which classes the data set has, and where its targets will be.
 
         Raises:
-            ConfigError: if it does not, as top5 of five classes.
+            ConfigError: if the metric does not exist for them, as top5 of five classes.
         """
         if self.metric not in self.scores(classes).names:
             raise ConfigError(
                 f"task.metric={self.metric}: with {len(classes)} classes there are "
                 f"{', '.join(self.scores(classes).names)}"
             )
+
+    def loss_sum(self, logits: Tensor, targets: Tensor, *, training: bool) -> Tensor:
+        """Sum of the cross entropies of the targets that count, in float32 or more.
+
+        Logits are (B, C, ...), targets (B, ...), or shares of the classes (B, C) of mixed images. In training labels
+        are smoothed and classes weighted; `weight` is what the sum is divided by then, and `count` otherwise.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(
+            logits,
+            targets,
+            weight=self._weights.to(logits.dtype) if training and self._weights is not None else None,
+            ignore_index=self.ignore,
+            reduction="sum",
+            label_smoothing=self.label_smoothing if training else 0.0,
+        )
+
+    def count(self, targets: Tensor) -> Tensor:
+        """How many targets count: a scalar on their device."""
+        return (targets != self.ignore).sum()
+
+    def counted(self, targets: Tensor) -> Tensor | None:
+        """Which targets count, as bool of their shape; None for all."""
+        return targets != self.ignore
+
+    def weight(self, targets: Tensor) -> Tensor:
+        """What a training loss of these targets is divided by, a scalar on their device: without weights their count.
+
+        As torch's cross entropy has it: the sum of the weights of the targets that count.
+        """
+        if self._weights is None:
+            return self.count(targets)
+        # What does not count falls into one more class, of no weight: picking out the rest would wait for the device.
+        classes = torch.where(targets == self.ignore, len(self._weights), targets)
+        return F.pad(self._weights, (0, 1))[classes].sum()
+
+    def hard(self, targets: Tensor) -> Tensor:
+        """Class indices, for scores."""
+        return targets
 
     def check_output(self, model: nn.Module, images: Tensor, classes: int) -> None:
         """Try the model on images (B, 3, H, W) without training it.
@@ -108,8 +129,12 @@ class Classification(Task):
     metric: str = "top1"
 
     def count(self, targets: Tensor) -> Tensor:
-        """All images count."""
+        """How many images there are, for all count."""
         return torch.full((), len(targets), device=targets.device)
+
+    def counted(self, targets: Tensor) -> Tensor | None:
+        """All of them."""
+        return None
 
     def hard(self, targets: Tensor) -> Tensor:
         """Of mixed images the class of the larger share."""
@@ -127,13 +152,38 @@ class Classification(Task):
 
 @dataclass(kw_only=True)
 class Segmentation(Task):
-    """One class a pixel; pixels labelled `transforms.IGNORE` count nowhere."""
+    """One class a pixel; pixels labelled `transforms.IGNORE` count nowhere.
+
+    Args:
+        class_weights: weight of a class in the training loss, by its name; the others weigh 1. It is in force once
+            `prepare` has told which classes there are.
+    """
 
     name: ClassVar[str] = "segmentation"
     metrics: ClassVar[tuple[str, ...]] = SegmentationScores.metrics
     ignore: ClassVar[int] = IGNORE
 
     metric: str = "mIoU"
+    class_weights: dict[str, float] = field(default_factory=dict)
+
+    def prepare(self, classes: list[str], device: torch.device) -> None:
+        """Look up whose weights `class_weights` are, besides.
+
+        Raises:
+            ConfigError: if the data set has no class of a name, or a weight is negative.
+        """
+        super().prepare(classes, device)
+        for name, weight in self.class_weights.items():
+            if name not in classes:
+                near = difflib.get_close_matches(name, classes, n=1) or classes
+                raise ConfigError(
+                    f"task.class_weights.{name}: the data set has no such class; "
+                    + (f"did you mean {near[0]}?" if near is not classes else f"it has {', '.join(classes)}")
+                )
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"task.class_weights.{name}={weight}: must be at least 0, and finite")
+        if self.class_weights:
+            self._weights = torch.tensor([float(self.class_weights.get(name, 1)) for name in classes], device=device)
 
     @staticmethod
     def output_shape(images: Tensor, classes: int) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +22,15 @@ from visual_transformers.models import weights
 from visual_transformers.parts import Parts, check_smallest_part, first_batch, parameters, parts_of_a_step
 from visual_transformers.settings import Config, Node
 from visual_transformers.targets import build
-from visual_transformers.training import best, checkpoint, distributed
+from visual_transformers.training import batch_norm, best, checkpoint, distributed
+from visual_transformers.training.averaging import averaged
 from visual_transformers.training.checkpoint import TrainState
+from visual_transformers.training.distillation import Distillation
 from visual_transformers.training.meter import Meter
 from visual_transformers.training.nonfinite import NonFinite
+from visual_transformers.training.parameters import full_rate, groups
 from visual_transformers.training.rundir import RunDirectory
+from visual_transformers.training.teacher import build_distillation
 from visual_transformers.training.tracing import Trace
 
 
@@ -43,6 +46,7 @@ class TrainRun:
     steps_per_epoch: int
     total_steps: int
     validation: EvaluationBatches
+    distillation: Distillation | None = None
     begun: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     saved_step: int = 0
@@ -54,10 +58,12 @@ class TrainRun:
         file = weights.read(cfg.weights.file) if cfg.weights.file and not found else None
         run = cls.build(cfg, files, file)
         if found:
-            run.go_on(*found)
+            run.go_on(found)
         distributed.gathered(None)  # what is there was read by all before it is moved away
         if distributed.is_main():
-            if not (found and found[1].is_relative_to(files.path)) and (aside := files.set_aside()):
+            files.clear_torn()
+            goes_on = cfg.resume.checkpoint in ("auto", "must") or (found and found.own)
+            if not goes_on and (aside := files.set_aside()):
                 print(f"set the earlier run of this name aside in {aside}")
             files.write_config(cfg.everything)
         return run
@@ -66,10 +72,15 @@ class TrainRun:
     def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> TrainRun:
         """A run at step 0, from the weights of a file if there is one. Collective."""
         parts = Parts.build(cfg, file, "train", "val", "test")
+        batch_norm.freeze(parts.model, cfg.batch_norm.frozen)
+        if cfg.batch_norm.sync:
+            batch_norm.synchronised(parts.model)
         check_smallest_part(cfg, parts)
         steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
         total_steps = cfg.training.steps or cfg.training.epochs * steps_per_epoch
-        optimizer = build(cfg.optimizer, "optimizer", params=parts.model.parameters())
+        rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("weight_decay")
+        grouped = groups(parts.model, cfg.parameters, lr=rate, weight_decay=decay)
+        optimizer = build(cfg.optimizer, "optimizer", params=grouped)
         schedule = build(
             cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
         )
@@ -79,16 +90,17 @@ class TrainRun:
             schedule,
             parts.hardware.scaler(),
             scores=parts.scores().persistent(),
+            average=averaged(parts.model, cfg.training.ema_decay) if cfg.training.ema_decay else None,
             bad_files=parts.data.bad_files(parts.sets["train"]),
         )
         together = distributed.with_summed_gradients(parts.model)
         forward = parts.forward if together is parts.model else parts.hardware.compiled(together)
-        return cls(cfg, parts, files, state, forward, steps_per_epoch, total_steps, parts.batches("val"))
+        distillation = taught_by(cfg, parts) if cfg.distillation else None
+        return cls(cfg, parts, files, state, forward, steps_per_epoch, total_steps, parts.batches("val"), distillation)
 
-    def go_on(self, content: checkpoint.Content, source: Path) -> None:
+    def go_on(self, found: checkpoint.Found) -> None:
         """Take up the state of a checkpoint."""
-        config, allow = self.cfg.everything, self.cfg.resume.allow
-        self.state.restore(content, config=config, data=self.data, allow=allow, source=source)
+        self.state.restore(found, config=self.cfg.everything, data=self.data, allow=self.cfg.resume.allow)
         self.saved_step = self.state.step
 
     @cached_property
@@ -134,18 +146,21 @@ class TrainRun:
         images, targets = parts.move(*(batch or self.no_samples))
         if self.mix is not None and len(images):
             images, targets = self.mix(images, targets)
-        count = distributed.summed(parts.task.count(targets)).clamp(min=1)
+        weight = distributed.summed(parts.task.weight(targets))
+        weight = weight + (weight == 0)  # where no target counts the sum is 0, too
         losses = []
         pieces = self.pieces_of_this_step()
         for i, (x, y) in enumerate(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
             with self.gradients_stay_here() if i < pieces - 1 else nullcontext():
-                losses.append(self.backward(x, y, count))
+                losses.append(self.backward(x, y, weight))
         loss, norm = torch.stack(losses).sum(), self.clip()
         state.step += 1
         if self.usable(loss, norm):
             self.meter.add(state.step, lr, torch.stack((loss, norm / distributed.ranks())), len(images))
             state.scaler.step(state.optimizer)
             state.scaler.update()
+            if state.average:
+                state.average.update_parameters(parts.model)
         state.optimizer.zero_grad(set_to_none=True)
         state.schedule.step()
 
@@ -159,16 +174,19 @@ class TrainRun:
         """A context in which a backward pass sends nothing to other processes, for a later one does."""
         return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()
 
-    def backward(self, images: Tensor, targets: Tensor, count: Tensor) -> Tensor:
-        """Add the gradient of a part of the batch, and count its predictions; returns its part of the loss."""
-        parts, state = self.parts, self.state
+    def backward(self, images: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+        """Add the gradient of a part of a batch of that `weight`, and count predictions; returns its part of the loss."""
+        parts, state, teacher = self.parts, self.state, self.distillation
         with torch.autograd.set_detect_anomaly(self.cfg.debug.anomaly):
             with parts.hardware.autocast():
                 logits = self.forward(images)
-            loss_sum = parts.task.loss_sum(logits, targets, smoothing=True)
-            loss = loss_sum / count
+                taught = teacher.teach(images) if teacher else None
+            loss_sum = parts.task.loss_sum(logits, targets, training=True)
+            if teacher and taught is not None:
+                loss_sum = teacher.loss_sum(loss_sum, logits, taught, parts.task.counted(targets))
+            loss = loss_sum / weight
             state.scaler.scale(loss * distributed.ranks()).backward()  # whose gradients are averaged over processes
-        state.scores.update(logits, parts.task.hard(targets), loss_sum.detach(), parts.task.count(targets))
+        state.scores.update(logits, parts.task.hard(targets), loss_sum.detach(), parts.task.weight(targets))
         return loss.detach()
 
     def clip(self) -> Tensor:
@@ -216,7 +234,7 @@ class TrainRun:
         record = self.moment("epoch")
         record |= {f"train/{name}": value for name, value in state.scores.together().compute().items()}
         state.scores.apart()
-        candidates = {"val": self.parts.model}
+        candidates = {"val": self.parts.model} | ({"val_ema": state.average.module} if state.average else {})
         found = {}
         for split, model in candidates.items():
             scores = evaluate(self.parts.with_model(model), self.validation, stops)
@@ -247,8 +265,8 @@ class TrainRun:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
-        return float(self.state.optimizer.param_groups[0]["lr"])
+        """The full learning rate of the next step."""
+        return full_rate(self.state.optimizer)
 
     @property
     def save_is_due(self) -> bool:
@@ -295,3 +313,18 @@ class TrainRun:
         )
         metric, evaluated = cfg.task["metric"], state.evaluated_step
         return RunInfo(cfg.name, self.files.path, metric, state.step, evaluated, self.total_steps, headline)
+
+
+def taught_by(cfg: Config, parts: Parts) -> Distillation:
+    """The teacher of a run, tried on an image.
+
+    Raises:
+        UserError: if it cannot be had, or knows other classes.
+    """
+    assert cfg.distillation is not None
+    classes, ids = parts.data.classes, parts.data.category_ids(cfg.data)
+    with distributed.first_on_its_machine():  # whose download the others find done
+        found = build_distillation(cfg.distillation, classes=classes, category_ids=ids, place=parts.hardware.place)
+    images, _ = parts.move(*first_batch(parts.sets["train"]))
+    found.check_output(images, parts.task.output_shape(images, len(classes)))
+    return found

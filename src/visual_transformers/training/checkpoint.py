@@ -37,6 +37,20 @@ FREE_TO_CHANGE = (
 Content = dict[str, Any]
 
 
+class Found(NamedTuple):
+    """A checkpoint to go on from.
+
+    Args:
+        content: as `read` gives it.
+        path: the file.
+        own: whether the run in its folder is simply to go on.
+    """
+
+    content: Content
+    path: Path
+    own: bool = True
+
+
 @dataclass
 class TrainState:
     """What training changes, and where it stands."""
@@ -68,22 +82,22 @@ class TrainState:
         content = {"format": FORMAT, "config": config, "classes": data["classes"], "data": data, **parts, **numbers}
         atomic.write(files.last, lambda temporary: torch.save(content, temporary), previous=files.previous)
 
-    def restore(self, content: Content, *, config: Node, data: Node, allow: list[str], source: Path) -> None:
+    def restore(self, found: Found, *, config: Node, data: Node, allow: list[str]) -> None:
         """Go back to a saved state.
 
         Settings that were `allow`ed to change are the new ones from here on: the learning rate goes on as if it had
         followed the new schedule from the start.
 
         Args:
-            content: of a checkpoint, as `read` gives it.
+            found: a checkpoint.
             config: the configuration of this run.
             data: what must be found again in the data set.
             allow: keys that may differ, or the beginnings of keys.
-            source: the file, for messages.
 
         Raises:
             RunError: if the run was started with other settings; lists them.
         """
+        content, source = found.content, found.path
         changed = [*changed_settings(content["config"], config), *changed_settings(content["data"], data, "data")]
         if refused := [change for change in changed if not change.within(allow)]:
             raise RunError(
@@ -126,7 +140,7 @@ class TrainState:
 NUMBERS = ("step", "evaluated_step", "skipped_steps", "seconds", "ranking", "unread")
 
 
-def to_go_on_from(how: str, files: RunDirectory) -> tuple[Content, Path] | None:
+def to_go_on_from(how: str, files: RunDirectory) -> Found | None:
     """The checkpoint that `resume.checkpoint` asks for, or None for a run from the start.
 
     A path is gone on from once: when the same command is started again, it finds its own state.
@@ -141,12 +155,12 @@ def to_go_on_from(how: str, files: RunDirectory) -> tuple[Content, Path] | None:
     path = Path(how).expanduser()
     if not path.is_file():
         raise RunError(f"resume={how}: no such file; expected auto, must, never or the path of a checkpoint")
-    if files.started and (own := latest(files))[0]["config"]["resume"]["checkpoint"] == how:
+    if files.started and (own := latest(files)).content["config"]["resume"]["checkpoint"] == how:
         return own
-    return read(path), path
+    return Found(read(path), path, own=False)
 
 
-def latest(files: RunDirectory) -> tuple[Content, Path]:
+def latest(files: RunDirectory) -> Found:
     """The run's last checkpoint, or the one before where that was torn.
 
     Raises:
@@ -162,7 +176,7 @@ def latest(files: RunDirectory) -> tuple[Content, Path]:
         if path is not files.last and distributed.is_main():
             reason = damage if files.last in found else f"{files.last} is missing"
             print(f"note: {reason}; going on from the state before it, of step {content['step']}", file=sys.stderr)
-        return content, path
+        return Found(content, path)
     raise damage
 
 

@@ -109,6 +109,16 @@ def united(lists: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text for of_one in gathered(list(lists)) for text in of_one))
 
 
+@contextmanager
+def first_on_its_machine() -> Iterator[None]:
+    """A context that one process of each machine enters before the others, as to download something. Collective."""
+    if local_rank() != 0:
+        dist.barrier()
+    yield
+    if local_rank() == 0 and ranks() > 1:
+        dist.barrier()
+
+
 def with_summed_gradients(model: nn.Module) -> nn.Module:
     """The model, whose backward pass averages the gradients of all processes if there are several. Collective."""
     if ranks() == 1 or not any(parameter.requires_grad for parameter in model.parameters()):

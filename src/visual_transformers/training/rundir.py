@@ -60,6 +60,11 @@ class RunDirectory:
         """Leave the resolved configuration as YAML."""
         atomic.write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
+    def clear_torn(self) -> None:
+        """Remove what a process that was killed had half written."""
+        for path in self.last.parent.glob(".*"):
+            path.unlink()
+
     def set_aside(self) -> Path | None:
         """Move what an earlier run left into `earlier-N`, and return that folder; nothing is deleted."""
         found = [self.path / name for name in OURS if (self.path / name).exists()]
