@@ -90,9 +90,9 @@ def test_no_gradient_is_left_for_the_next_step(tiny, tmp_path):
 
 def test_labels_are_smoothed_in_training_alone():
     logits, targets = torch.randn(6, 10), torch.randint(0, 10, (6,))
-    task = Classification(label_training=0.3)
+    task = Classification(label_smoothing=0.3)
     plain = nn.functional.cross_entropy(logits, targets, reduction="sum")
-    smoothed = nn.functional.cross_entropy(logits, targets, reduction="sum", label_training=0.3)
+    smoothed = nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.3)
     torch.testing.assert_close(task.loss_sum(logits, targets, training=False), plain)
     torch.testing.assert_close(task.loss_sum(logits, targets, training=True), smoothed)
 

@@ -175,7 +175,7 @@ class TrainRun:
         return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()
 
     def backward(self, images: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        """Add the gradient of a part of a batch of that `weight`, and count predictions; returns its part of the loss."""
+        """Add the gradient of a part of a batch of that weight, count predictions, return that part of the loss."""
         parts, state, teacher = self.parts, self.state, self.distillation
         with torch.autograd.set_detect_anomaly(self.cfg.debug.anomaly):
             with parts.hardware.autocast():
