@@ -135,7 +135,6 @@ class Campaign:
     kills: list[Kill] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     delays: dict[str, float] = field(default_factory=DELAYS.copy)
     watchers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=64))
 
@@ -195,9 +194,9 @@ class Campaign:
                 return process.run
 
     def print(self) -> None:
-        """The table of all kills, notes, and the verdict."""
+        """The table of all kills, and the verdict."""
         print_table(TITLE, [kill.row() for kill in self.kills])
-        print(*(f"note: {note}" for note in self.notes), *(f"fault: {fault}" for fault in self.faults), sep="\n")
+        print(*(f"fault: {fault}" for fault in self.faults), sep="\n")
         phases = ", ".join(f"{n} at {phase}" for phase, n in Counter(kill.moment.phase for kill in self.kills).items())
         verdict = f"{len(self.faults)} faults" if self.faults else "the weights and records of an uninterrupted run"
         print(f"{len(self.kills)} kills ({phases}) of {len(self.runs)} runs: {verdict}")

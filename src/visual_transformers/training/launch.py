@@ -16,6 +16,7 @@ from types import FrameType
 import torch
 from torch import multiprocessing
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import (
     ProcessContext,
     ProcessExitedException,
@@ -89,9 +90,15 @@ def _on_this_machine(count: int, work: Work, cfg: Config, directory: Path) -> fl
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     outcomes = multiprocessing.get_context("spawn").SimpleQueue()
     found: list[Outcome] = []
-    processes = start_processes(
-        _process, (count, store.port, outcomes, work, cfg, directory), count, join=False, start_method="spawn"
-    )
+    environment = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+    }
+    arguments = (os.getpid(), environment, outcomes, work, cfg, directory)
+    processes = start_processes(_process, arguments, count, join=False, start_method="spawn")
     died = None
     with _signals_passed_on(processes) as received:
         try:
@@ -111,13 +118,20 @@ def _on_this_machine(count: int, work: Work, cfg: Config, directory: Path) -> fl
 
 
 def _process(
-    local_rank: int, count: int, port: int, outcomes: SimpleQueue[Outcome], work: Work, cfg: Config, directory: Path
+    local_rank: int,
+    parent: int,
+    environment: dict[str, str],
+    outcomes: SimpleQueue[Outcome],
+    work: Work,
+    cfg: Config,
+    directory: Path,
 ) -> None:
     """The whole life of one process."""
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # none goes on, and none holds the run's lock, when the parent is killed
+    if os.getppid() != parent:
+        os._exit(1)
     os.setpgid(0, 0)  # or a terminal's Ctrl-C would come twice: once from there, and once from the parent
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
-    numbers = {"RANK": local_rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    os.environ.update({name: str(value) for name, value in {**address, **numbers}.items()})
+    os.environ.update(environment | {"RANK": str(local_rank), "LOCAL_RANK": str(local_rank)})
     try:
         result = _beside_others(work, cfg, directory)
     except BaseException as error:
