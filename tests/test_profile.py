@@ -109,7 +109,7 @@ def test_all_of_a_model_s_parameters_are_in_a_part():
 
 def test_kept_activations_are_those_counted_by_hand():
     class SumOfSquares(Classification):
-        def loss_sum(self, logits, targets, *, smoothing):
+        def loss_sum(self, logits, targets, *, training):
             return (logits**2).sum()
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.ReLU())
@@ -166,7 +166,7 @@ def test_the_computed_peak_of_a_step_is_that_counted_by_hand():
             return images * self.factor
 
     class Sum(Classification):
-        def loss_sum(self, logits, targets, *, smoothing):
+        def loss_sum(self, logits, targets, *, training):
             return logits.sum()
 
     mode, hollow = without_data(Scale())
