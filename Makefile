@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kill check bench clean
+.PHONY: help setup run test test-kill test-devices check bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
@@ -26,6 +26,9 @@ test: setup ## the test suite (what CI runs)
 KILLS ?= 20
 test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an uninterrupted one
 	$(BIN)/python tests/killing.py --kills $(KILLS)
+
+test-devices: setup ## compare two devices with one on images (DATA=PATH, with train and val)
+	$(BIN)/python tests/devices.py $(DATA)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

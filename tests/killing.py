@@ -40,7 +40,8 @@ SETTINGS = [
     "data=image_folder", "data/augmentation=mixup_cutmix", "data.augmentation.min_area=0.5", "data.image_size=32",
     "data.batch_size=16", "data.eval_batch_size=16", "task.label_smoothing=0.1",
     "model.token_channels=32", "model.dropout=0.2", "model.stochastic_depth=0.2",
-    "training.log_every=3", "training.samples=2", "checkpoint.every.steps=4", "training.ema_decay=0.9", "logger.files.curves=false",
+    "training.log_every=3", "training.samples=2", "training.ema_decay=0.9", "checkpoint.every.steps=4",
+    "logger.files.curves=false",
 ]  # fmt: skip
 """A run of seconds that draws random numbers wherever it can. A record every 3 steps tells how far it is."""
 
