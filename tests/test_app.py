@@ -34,7 +34,7 @@ def test_help_shows_the_groups_their_options_and_six_examples(command):
     assert text.count("  python -m visual_transformers") == 6
     for line in (
         "model: panoptic_fpn, panoptic_fpn_r101, resnet101, resnet18",
-        "hardware: cpu, gpu",
+        "hardware: cpu, gpu, multi_gpu",
         "task: classification",
     ):
         assert line in text

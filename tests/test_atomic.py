@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from visual_transformers import atomic
+from visual_transformers.errors import RunError
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
@@ -13,7 +14,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
         temporary.write_text("half of the n")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=rf"{path} cannot be written \(disk full; \d+ MiB are free there\)"):
         atomic.write(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -25,7 +25,7 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("+optimizer.momentun=0.9", ["optimizer.momentun", "no such key", "did you mean momentum"]),
         ("+sead=1", ["sead", "no such key", "did you mean seed"]),
         ("mode=tarin", ["mode=tarin", "train, test"]),
-        ("hardware.precision=fp8", ["hardware.precision=fp8", "fp32, bf16, fp16"]),
+        ("hardware.precision=fp8", ["hardware.precision=fp8", "fp32, tf32, bf16, fp16, fp64"]),
         ("task.metric=mIoU", ["task.metric=mIoU", "top1, top5"]),
         ("training.epochs=0", ["training.epochs=0: must be at least 1"]),
         ("training.clip_norm=0", ["training.clip_norm=0", "above 0"]),

@@ -373,5 +373,5 @@ def test_going_on_with_another_set_of_files_is_refused(folders, tmp_path):
     cfg = configured(*SKIPPING)
     runner.train(cfg, tmp_path / "run")
     (bad.parent / "0.jpg").unlink()
-    with pytest.raises(RunError, match=r"the data\.training_samples: 20 -> 19"):
+    with pytest.raises(RunError, match=r"data\.training_samples: 20 -> 19"):
         runner.train(cfg, tmp_path / "run")

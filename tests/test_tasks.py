@@ -141,7 +141,10 @@ def test_a_step_follows_the_weighted_mean_of_the_whole_batch(tiny, tmp_path, pix
     model = nn.Conv2d(5, 5, 1).double()
     cfg = tiny(f"training.accumulate={accumulate}", "training.clip_norm=null")
     task = weighted(label_smoothing=smoothing)
-    parts = runner.Parts(Hardware(channels_last=False), task, Scenes(), {}, model, model, nn.Identity())
+    sets = {"train": range(len(logits))}
+    parts = runner.Parts(
+        Hardware(channels_last=False), task, Scenes(batch_size=len(logits)), sets, model, model, nn.Identity()
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     state = TrainState(model, optimizer, schedule, parts.hardware.scaler(), task.scores(CLASSES))
@@ -151,9 +154,9 @@ def test_a_step_follows_the_weighted_mean_of_the_whole_batch(tiny, tmp_path, pix
     )
     gradients = torch.autograd.grad(expected, list(model.parameters()))
 
-    run = runner.TrainRun(cfg, parts, RunDirectory(tmp_path), state, 1, 1, validation=None)
-    loss = run.step(logits, targets)
-    torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-6, atol=0)
+    run = runner.TrainRun(cfg, parts, RunDirectory(tmp_path), state, model, 1, 1, validation=None)
+    run.step((logits, targets))
+    assert run.meter.unread()[0][2] == pytest.approx(expected.item(), rel=1e-6)
     assert state.scores.compute()["loss"] == pytest.approx(expected.item(), rel=1e-12)
     for after, start, gradient in zip(model.parameters(), before, gradients, strict=True):
         torch.testing.assert_close(after.detach() - start, -gradient, rtol=1e-12, atol=1e-14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -18,9 +19,9 @@ def write(path: Path, fill: Callable[[Path], object], *, previous: Path | None =
     Raises:
         RunError: if it cannot be written, as on a full disk; what stood there before still does.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         fill(temporary)
         _flush(temporary)
         if previous and path.exists():
@@ -30,13 +31,14 @@ def write(path: Path, fill: Callable[[Path], object], *, previous: Path | None =
     except Exception as error:
         if not isinstance(error, OSError) and not any(sign in str(error) for sign in DISK):
             raise
-        free = shutil.disk_usage(path.parent).free / 2**20
+        free = shutil.disk_usage(next(folder for folder in path.parents if folder.is_dir())).free / 2**20
         raise RunError(
             f"{path} cannot be written ({str(error).splitlines()[0]}; {free:.0f} MiB are free there). What stood there "
             "before still does; make room, and start the same command again"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 DISK = ("PytorchStreamWriter", "unexpected pos", "os error")

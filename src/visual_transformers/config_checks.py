@@ -77,6 +77,8 @@ def _of_distillation(cfg: DictConfig) -> Iterator[str]:
     teacher = node.get("teacher")
     if teacher is not None and not (isinstance(teacher, DictConfig) and "_target_" in teacher):
         yield f"distillation.teacher={teacher}: expected a group of keys with a _target_, or null"
+    if OmegaConf.select(cfg, "task.class_weights"):
+        yield "task.class_weights: weigh the task's loss alone, and distillation has another; leave one of them out"
     if OmegaConf.is_missing(node, "weights") or node.get("weights"):
         return
     if teacher is None:
@@ -114,7 +116,7 @@ def _of_mode(cfg: DictConfig) -> Iterator[str]:
     if cfg.get("mode") == "profile" and OmegaConf.select(cfg, "weights.file"):
         yield "weights: mode=profile does not read any, for a model costs the same with all; leave it out"
     if cfg.get("mode") not in ("train", "profile") and OmegaConf.select(cfg, "weights.backbone_only") is True:
-        yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; leave it out"
+        yield f"weights.backbone_only: mode={cfg.mode} needs the head's weights too; set it to false"
     if cfg.get("input") and cfg.get("mode") not in ("predict", "explain"):
         yield f"input: is for mode=predict and mode=explain, and this is mode={cfg.get('mode')}; leave it out"
     if cfg.get("input") == "":

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from visual_transformers.data.loading import Batch, EvaluationBatches, training_batches
@@ -172,7 +171,8 @@ class TrainRun:
 
     def gradients_stay_here(self) -> AbstractContextManager[None]:
         """A context in which a backward pass sends nothing to other processes, for a later one does."""
-        return self.forward.no_sync() if isinstance(self.forward, DistributedDataParallel) else nullcontext()
+        no_sync = getattr(self.forward, "no_sync", nullcontext)  # of DistributedDataParallel, compiled or not
+        return no_sync()  # type: ignore[no-any-return]
 
     def backward(self, images: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         """Add the gradient of a part of a batch of that weight, count predictions, return that part of the loss."""

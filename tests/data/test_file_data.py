@@ -82,7 +82,7 @@ def test_the_check_before_training_counts_what_may_be_skipped(make: Make, capsys
     samples.images[3].write_bytes(b"")
     data = make(on_error="skip", max_skipped=0.25)
     data.check(data.train_set())
-    assert f"skipped {samples.images[3]}: is empty" in capsys.readouterr().out
+    assert f"skipped {samples.images[3]}: is empty" in capsys.readouterr().err
     few = make(on_error="skip", max_skipped=0.2)
     with pytest.raises(DataError, match="1 of 4 samples"):
         few.check(few.train_set())

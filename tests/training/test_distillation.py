@@ -42,7 +42,7 @@ def test_the_loss_is_the_published_formula_over_the_positions_that_count(shape, 
     targets.view(-1)[::4] = task.ignore
     counted = targets != task.ignore
     distillation = Distillation(share=share, temperature=temperature)
-    ce = task.loss_sum(logits, targets, smoothing=False)
+    ce = task.loss_sum(logits, targets, training=False)
     loss = distillation.loss_sum(ce, logits, taught, counted) / counted.sum()
     assert loss.item() == pytest.approx(by_hand(logits, taught, share, temperature, targets, task.ignore), rel=1e-10)
 
@@ -50,7 +50,7 @@ def test_the_loss_is_the_published_formula_over_the_positions_that_count(shape, 
 def test_mixed_images_count_all():
     logits, taught = torch.randn(4, 5).double(), torch.randn(4, 5).double()
     targets, task = torch.rand(4, 5).double().softmax(1), Classification()
-    ce = task.loss_sum(logits, targets, smoothing=True)
+    ce = task.loss_sum(logits, targets, training=True)
     kd = (taught.softmax(1) * (taught.log_softmax(1) - logits.log_softmax(1))).sum()
     torch.testing.assert_close(Distillation().loss_sum(ce, logits, taught, None), 0.8 * kd + 0.2 * ce)
 
@@ -68,7 +68,7 @@ def test_parts_of_a_batch_add_up_to_the_whole_batch_s_gradient(parts):
         student.zero_grad()
         for x, y in cuts:
             logits = student(x)
-            ce = task.loss_sum(logits, y, smoothing=True)
+            ce = task.loss_sum(logits, y, training=True)
             (distillation.loss_sum(ce, logits, teacher(x).detach(), y != task.ignore) / count).backward()
         return student.weight.grad.clone()
 
