@@ -15,6 +15,7 @@ import torch
 from visual_transformers import runner
 from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.parts import Parts
+from visual_transformers.starting import started
 from visual_transformers.train_run import TrainRun
 from visual_transformers.training import checkpoint
 from visual_transformers.training.rundir import RunDirectory
@@ -100,6 +101,15 @@ def test_a_torn_last_state_falls_back_to_the_one_before(tiny, crashed, uninterru
     check_same(directory, uninterrupted)
 
 
+def test_a_torn_state_does_not_take_the_place_of_the_good_one_before(tiny, crashed, tmp_path):
+    directory = shutil.copytree(crashed, tmp_path / "run")
+    files = RunDirectory(directory)
+    files.last.write_bytes(b"torn")
+    run = started(tiny(*ADVANCED), files)
+    run.save()
+    assert [checkpoint.read(path)["step"] for path in (files.last, files.previous) if path.exists()] == [4, 4]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_run_stopped_within_an_evaluation_loses_nothing(tiny, uninterrupted, tmp_path, monkeypatch, number):
     logits = Parts.logits
@@ -132,6 +142,37 @@ def test_going_back_to_an_earlier_state_of_a_run_sets_the_rest_aside(tiny, crash
     runner.train(tiny(*ADVANCED, f"resume={directory}/checkpoints/previous.pt"), directory)
     assert (directory / "earlier-1/checkpoints/last.pt").is_file()
     assert records(directory)[0]["step"] == 6
+
+
+def test_the_best_weights_come_along_from_another_folder(tiny, uninterrupted, tmp_path):
+    """Of a run that had ended there is no later epoch to find better ones."""
+    source = shutil.copytree(uninterrupted, tmp_path / "source")
+    runner.train(tiny(*ADVANCED, f"resume={source}/checkpoints/last.pt"), tmp_path / "run")
+    best = "checkpoints/best.safetensors"
+    assert (tmp_path / "run" / best).read_bytes() == (source / best).read_bytes()
+    (source / best).unlink()
+    with pytest.raises(RunError, match="its best weights are not beside it"):
+        runner.train(tiny(*ADVANCED, f"resume={source}/checkpoints/last.pt"), tmp_path / "other")
+
+
+def test_the_same_command_goes_on_when_the_checkpoint_it_names_is_gone(tiny, crashed, tmp_path):
+    source = shutil.copytree(crashed, tmp_path / "source") / "checkpoints/previous.pt"
+    files = RunDirectory(tmp_path / "run")
+    started(tiny(*ADVANCED, f"resume={source}"), files)  # and is killed here
+    source.unlink()
+    assert started(tiny(*ADVANCED, f"resume={source}"), files).state.step == 4
+
+
+def test_fewer_steps_than_were_taken_are_refused(tiny, uninterrupted, tmp_path):
+    directory = shutil.copytree(uninterrupted, tmp_path / "run")
+    with pytest.raises(RunError, match="is of step 8, and this run is to have 4"):
+        runner.train(tiny(*ADVANCED, "training.epochs=1", "resume.allow=[training.epochs]"), directory)
+
+
+def test_an_average_may_begin_later(tiny, crashed, tmp_path):
+    directory = shutil.copytree(crashed, tmp_path / "run")
+    runner.train(tiny(*ADVANCED, "training.ema_decay=0.5", "resume.allow=[training.ema_decay]"), directory)
+    assert "val_ema/top1" in records(directory)[-1]
 
 
 def test_a_run_that_must_go_on_and_cannot_is_refused(tiny, tmp_path):
@@ -180,20 +221,21 @@ def test_a_full_disk_is_said_and_leaves_the_last_good_state(tiny, crashed, tmp_p
 @pytest.mark.parametrize(
     ("every", "due"),
     [
-        (("checkpoint.every.steps=3", "checkpoint.every.minutes=null"), [3]),
+        (("checkpoint.every.steps=2", "checkpoint.every.minutes=null"), [2, 4]),
         (("checkpoint.every.steps=null", "checkpoint.every.minutes=null"), []),
-        (("checkpoint.every.steps=null", "checkpoint.every.minutes=1e-9"), [1, 2, 3, 4, 5]),
+        (("checkpoint.every.steps=null", "checkpoint.every.minutes=1e-9"), [1]),  # once, until it is saved
     ],
 )
 def test_states_are_saved_by_steps_and_by_time(tiny, tmp_path, every, due):
     run = TrainRun.build(tiny(*every), RunDirectory(tmp_path))
     found = []
     for run.state.step in range(1, 6):
-        if run.save_is_due:
+        if run.is_step_to_save or run.asks_to_save():
             found.append(run.state.step)
     assert found == due
-    run.saved_step = run.state.step = 3
-    assert not run.save_is_due
+    run.state.step = 4
+    run.save()
+    assert not run.is_step_to_save and not run.asks_to_save()
 
 
 def test_the_best_few_weights_are_kept_and_the_others_go(tiny, tmp_path):

@@ -17,6 +17,7 @@ from visual_transformers.data.digits import Digits
 from visual_transformers.errors import ConfigError, DataError, Interrupted, RunError, WeightsError
 from visual_transformers.evaluation import evaluate
 from visual_transformers.models import resnet18, vt_fpn, weights
+from visual_transformers.starting import go_on
 from visual_transformers.tasks import Classification, Segmentation
 from visual_transformers.training import checkpoint
 from visual_transformers.training.checkpoint import TrainState
@@ -236,7 +237,7 @@ def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
 def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
     run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
     run.parts.model.to("meta")
-    run.go_on(checkpoint.latest(RunDirectory(finished)))
+    go_on(run, checkpoint.latest(RunDirectory(finished)))
     assert run.state.scores.confusion.counts.device.type == "meta"
 
 
@@ -373,5 +374,5 @@ def test_going_on_with_another_set_of_files_is_refused(folders, tmp_path):
     cfg = configured(*SKIPPING)
     runner.train(cfg, tmp_path / "run")
     (bad.parent / "0.jpg").unlink()
-    with pytest.raises(RunError, match=r"data\.training_samples: 20 -> 19"):
+    with pytest.raises(RunError, match=r"data_set\.training_samples: 20 -> 19"):
         runner.train(cfg, tmp_path / "run")

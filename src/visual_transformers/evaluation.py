@@ -43,7 +43,9 @@ def evaluate(parts: Parts, batches: EvaluationBatches, stops: Callable[[], bool]
             loss_sum = parts.task.loss_sum(logits, targets, training=False)
             scores.update(logits, targets, loss_sum, parts.task.count(targets))
             seen += len(images)
-    everything = sum(distributed.gathered(seen + batches.skipped))
+    skipped = sum(distributed.gathered(batches.skipped))
+    batches.bad_files.check(skipped)
+    everything = sum(distributed.gathered(seen)) + skipped
     if everything != batches.length:
         raise RunError(f"evaluated {everything} samples of a set of {batches.length}; the loader is at fault")
     return scores.together()

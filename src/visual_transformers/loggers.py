@@ -151,8 +151,8 @@ class Files:
         self.records.append(record)
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
+        os.fsync(self.file.fileno())  # before the state that follows it is
         if record["kind"] == "epoch":
-            os.fsync(self.file.fileno())
             self._write_csv([r for r in self.records if r["kind"] == "epoch"])
 
     def _write_csv(self, epochs: list[Record]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from visual_transformers import probabilities
-from visual_transformers.data.loading import EvaluationBatches
+from visual_transformers.data.loading import EvaluationBatches, parts_of_a_batch
 from visual_transformers.data.module import DataModule, Samples, spread
 from visual_transformers.data.transforms import Normalise
 from visual_transformers.errors import BadFileError
@@ -20,7 +19,9 @@ from visual_transformers.settings import Config, Inference
 from visual_transformers.targets import blamed_on, build
 from visual_transformers.tasks import Task
 from visual_transformers.training import distributed
+from visual_transformers.training.distillation import Distillation
 from visual_transformers.training.hardware import Hardware
+from visual_transformers.training.teacher import build_distillation
 
 
 @dataclass
@@ -118,11 +119,6 @@ def first_batch(samples: Samples) -> tuple[Tensor, Tensor]:
 A_FEW = 10
 
 
-def parts_of_a_step(images: int, accumulate: int, ranks: int) -> int:
-    """Into how many parts every process cuts its share of a batch of `images`: the same number, and none in vain."""
-    return max(1, min(accumulate, math.ceil(images / ranks)))
-
-
 def check_smallest_part(cfg: Config, parts: Parts) -> None:
     """See that the model can train on the fewest images that it will be given at a time. Collective.
 
@@ -132,7 +128,8 @@ def check_smallest_part(cfg: Config, parts: Parts) -> None:
     samples, batch_size, accumulate = parts.sets["train"], parts.data.batch_size, cfg.training.accumulate
     ranks = distributed.ranks()
     last = len(samples) % batch_size or batch_size
-    smallest = last // ranks // parts_of_a_step(last, accumulate, ranks)
+    cut = [part for size in (last, batch_size) for part in parts_of_a_batch(size, accumulate)]
+    smallest = min(len(part) for part in cut) // ranks
     if smallest > 1:
         return
     images, _ = parts.move(*first_batch(samples))
@@ -148,6 +145,21 @@ def check_smallest_part(cfg: Config, parts: Parts) -> None:
 
 
 NUMBERS = ("no image", "one image")
+
+
+def taught_by(cfg: Config, parts: Parts) -> Distillation:
+    """The teacher of a run, tried on an image.
+
+    Raises:
+        UserError: if it cannot be had, or knows other classes.
+    """
+    assert cfg.distillation is not None
+    classes, ids = parts.data.classes, parts.data.category_ids(cfg.data)
+    with distributed.first_on_its_machine():  # whose download the others find done
+        found = build_distillation(cfg.distillation, classes=classes, category_ids=ids, place=parts.hardware.place)
+    images, _ = parts.move(*first_batch(parts.sets["train"]))
+    found.check_output(images, parts.task.output_shape(images, len(classes)))
+    return found
 
 
 def parameters(model: nn.Module) -> int:

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from visual_transformers import __version__
-from visual_transformers.errors import Interrupted
+from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.evaluation import score
 from visual_transformers.loggers import Loggers
 from visual_transformers.models import weights
 from visual_transformers.parts import Parts, parameters
 from visual_transformers.results import Results
 from visual_transformers.settings import Config, Node
+from visual_transformers.starting import started
 from visual_transformers.train_run import TrainRun
 from visual_transformers.trained import say_other_settings, trained_weights
 from visual_transformers.training import distributed
@@ -40,14 +41,20 @@ def train(cfg: Config, directory: Path) -> float:
     """
     files = RunDirectory(directory)
     with RunLock(directory) if distributed.is_main() else nullcontext():
-        run = TrainRun.started(cfg, files)
+        run = started(cfg, files)
         with Loggers(run.loggers(), run.info()) as log, Interruption() as interruption:
             fit(run, log, interruption)
+        distributed.gathered(None)  # nobody ends before the loggers have
         if run.state.step < run.total_steps or run.state.evaluated_step < run.total_steps:
             how = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
             where = f"step {run.state.step} of {run.total_steps}, saved in {files.last}"
             raise Interrupted(f"stopped at {where}; the same command goes on{how}")
 
+        if not run.state.ranking:
+            raise RunError(
+                f"{cfg.resume.checkpoint} is of a run that had ended, and its best weights are not beside it; score "
+                "them with mode=test, or let the run have more epochs (training.epochs, resume.allow)"
+            )
         parts, winner = run.parts, run.state.ranking[0]
         distributed.gathered(None)  # waits until the main process has written the weights
         weights.load(parts.model, weights.read(files.best), backbone_only=False, classes=parts.data.classes)
@@ -95,8 +102,8 @@ def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
             run.save()
         if state.step == run.total_steps:
             return
-        wish = agreed(STOP if interruption.requested else SAVE if run.save_is_due else NOTHING)
-        if wish >= SAVE:
+        wish = agreed(STOP if interruption.requested else SAVE if run.asks_to_save() else NOTHING)
+        if wish >= SAVE or run.is_step_to_save:
             run.save()
         if wish == STOP:
             return

@@ -8,28 +8,28 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from visual_transformers.data.loading import Batch, EvaluationBatches, training_batches
+from visual_transformers.data.loading import Batch, EvaluationBatches, parts_of_a_batch, training_batches
 from visual_transformers.evaluation import evaluate
 from visual_transformers.loggers import Record, RunInfo
 from visual_transformers.models import weights
-from visual_transformers.parts import Parts, check_smallest_part, first_batch, parameters, parts_of_a_step
+from visual_transformers.parts import Parts, check_smallest_part, first_batch, parameters, taught_by
 from visual_transformers.settings import Config, Node
 from visual_transformers.targets import build
-from visual_transformers.training import batch_norm, best, checkpoint, distributed
-from visual_transformers.training.averaging import averaged
+from visual_transformers.training import batch_norm, best, distributed
+from visual_transformers.training.averaging import MovingAverage
 from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.distillation import Distillation
 from visual_transformers.training.meter import Meter
-from visual_transformers.training.nonfinite import NonFinite
+from visual_transformers.training.nonfinite import NonFinite, Undo
 from visual_transformers.training.parameters import full_rate, groups
 from visual_transformers.training.rundir import RunDirectory
-from visual_transformers.training.teacher import build_distillation
 from visual_transformers.training.tracing import Trace
 
 
@@ -49,23 +49,7 @@ class TrainRun:
     begun: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     saved_step: int = 0
-
-    @classmethod
-    def started(cls, cfg: Config, files: RunDirectory) -> TrainRun:
-        """A run where `resume` says: at its start, or at the step that a checkpoint is of. Collective."""
-        found = checkpoint.to_go_on_from(cfg.resume.checkpoint, files)
-        file = weights.read(cfg.weights.file) if cfg.weights.file and not found else None
-        run = cls.build(cfg, files, file)
-        if found:
-            run.go_on(found)
-        distributed.gathered(None)  # what is there was read by all before it is moved away
-        if distributed.is_main():
-            files.clear_torn()
-            goes_on = cfg.resume.checkpoint in ("auto", "must") or (found and found.own)
-            if not goes_on and (aside := files.set_aside()):
-                print(f"set the earlier run of this name aside in {aside}")
-            files.write_config(cfg.everything)
-        return run
+    asked_to_save: bool = False
 
     @classmethod
     def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> TrainRun:
@@ -89,18 +73,13 @@ class TrainRun:
             schedule,
             parts.hardware.scaler(),
             scores=parts.scores().persistent(),
-            average=averaged(parts.model, cfg.training.ema_decay) if cfg.training.ema_decay else None,
+            average=MovingAverage(parts.model, cfg.training.ema_decay) if cfg.training.ema_decay else None,
             bad_files=parts.data.bad_files(parts.sets["train"]),
         )
         together = distributed.with_summed_gradients(parts.model)
         forward = parts.forward if together is parts.model else parts.hardware.compiled(together)
         distillation = taught_by(cfg, parts) if cfg.distillation else None
         return cls(cfg, parts, files, state, forward, steps_per_epoch, total_steps, parts.batches("val"), distillation)
-
-    def go_on(self, found: checkpoint.Found) -> None:
-        """Take up the state of a checkpoint."""
-        self.state.restore(found, config=self.cfg.everything, data=self.data, allow=self.cfg.resume.allow)
-        self.saved_step = self.state.step
 
     @cached_property
     def mix(self) -> Callable[[Tensor, Tensor], Any] | None:
@@ -133,6 +112,7 @@ class TrainRun:
             seed=self.cfg.seed,
             start=self.state.step,
             stop=self.total_steps,
+            parts=self.cfg.training.accumulate,
             loading=self.parts.hardware.loading,
             bad_files=self.state.bad_files,
         )
@@ -147,27 +127,32 @@ class TrainRun:
             images, targets = self.mix(images, targets)
         weight = distributed.summed(parts.task.weight(targets))
         weight = weight + (weight == 0)  # where no target counts the sum is 0, too
+        undo = Undo(parts.model, state.scores) if self.cfg.training.skip_nonfinite else None
         losses = []
-        pieces = self.pieces_of_this_step()
-        for i, (x, y) in enumerate(zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)):
-            with self.gradients_stay_here() if i < pieces - 1 else nullcontext():
+        ends = self.ends_of_the_parts()
+        for i, (x, y) in enumerate(zip(images.tensor_split(ends), targets.tensor_split(ends), strict=True)):
+            with self.gradients_stay_here() if i < len(ends) else nullcontext():
                 losses.append(self.backward(x, y, weight))
         loss, norm = torch.stack(losses).sum(), self.clip()
         state.step += 1
         if self.usable(loss, norm):
             self.meter.add(state.step, lr, torch.stack((loss, norm / distributed.ranks())), len(images))
             state.scaler.step(state.optimizer)
-            state.scaler.update()
             if state.average:
                 state.average.update_parameters(parts.model)
+        elif undo:
+            undo()
+        state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         state.schedule.step()
 
-    def pieces_of_this_step(self) -> int:
-        """Into how many parts every process cuts its share of the step's batch."""
+    def ends_of_the_parts(self) -> tuple[int, ...]:
+        """Where to cut the share of this process: after its images of each part of the step's batch but the last."""
         samples, batch_size = len(self.parts.sets["train"]), self.parts.data.batch_size
-        images = min(batch_size, samples - self.state.step % self.steps_per_epoch * batch_size)
-        return parts_of_a_step(images, self.cfg.training.accumulate, distributed.ranks())
+        size = min(batch_size, samples - self.state.step % self.steps_per_epoch * batch_size)
+        cut = parts_of_a_batch(size, self.cfg.training.accumulate)
+        shares = [len(part[distributed.rank() :: distributed.ranks()]) for part in cut]
+        return tuple(accumulate(shares))[:-1]
 
     def gradients_stay_here(self) -> AbstractContextManager[None]:
         """A context in which a backward pass sends nothing to other processes, for a later one does."""
@@ -193,7 +178,7 @@ class TrainRun:
         """Clip the gradient; returns its norm from before."""
         self.state.scaler.unscale_(self.state.optimizer)
         trained = [parameter for parameter in self.parts.model.parameters() if parameter.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+        norm = get_total_norm(parameter.grad for parameter in trained)  # type: ignore[misc]
         if self.cfg.training.clip_norm is not None:
             clip_grads_with_norm_(trained, self.cfg.training.clip_norm, norm)
         if self.state.scaler.is_enabled():  # to which an overflow is no fault: it lowers the scale and goes on
@@ -211,7 +196,7 @@ class TrainRun:
         numbers = distributed.summed(torch.stack((loss, norm / distributed.ranks()))).tolist()
         if all(math.isfinite(number) for number in numbers):
             return True
-        if self.state.skipped_steps == self.cfg.training.skip_nonfinite:
+        if self.state.skipped_steps >= self.cfg.training.skip_nonfinite:
             self.nonfinite.stop([self.state.step, self.lr, *numbers])
         self.state.skipped_steps += 1
         print(f"skipped step {self.state.step}, whose loss is {numbers[0]} and gradient norm {numbers[1]}")
@@ -269,25 +254,33 @@ class TrainRun:
         return full_rate(self.state.optimizer)
 
     @property
-    def save_is_due(self) -> bool:
-        """Whether `checkpoint.every` says so."""
-        every, step = self.cfg.checkpoint.every, self.state.step
-        by_steps = every.steps is not None and step % every.steps == 0
-        by_time = every.minutes is not None and time.monotonic() - self.saved >= 60 * every.minutes
-        return step != self.saved_step and (by_steps or by_time)
+    def is_step_to_save(self) -> bool:
+        """Whether `checkpoint.every.steps` says so: to all processes alike."""
+        every, step = self.cfg.checkpoint.every.steps, self.state.step
+        return every is not None and step % every == 0 and step != self.saved_step
+
+    def asks_to_save(self) -> bool:
+        """Whether `checkpoint.every.minutes` says so by the clock of this process; once between two savings."""
+        minutes = self.cfg.checkpoint.every.minutes
+        if minutes is None or self.asked_to_save or self.state.step == self.saved_step:
+            return False
+        self.asked_to_save = time.monotonic() - self.saved >= 60 * minutes
+        return self.asked_to_save
 
     def save(self) -> None:
         """Write the state from which the same command goes on. Collective: each process has counted a part of it."""
         state = self.state
         state.unread = self.meter.unread()
         state.bad_files.paths = distributed.united(state.bad_files.paths)
+        state.bad_files.check(len(state.bad_files.paths))
         state.seconds += time.monotonic() - self.begun
         self.begun = time.monotonic()
         state.scores.together()
         if distributed.is_main():
             state.save(self.files, config=self.cfg.everything, data=self.data)
+        distributed.gathered(None)  # nobody goes on, let alone ends, before it is written
         state.scores.apart()
-        self.saved, self.saved_step = time.monotonic(), state.step
+        self.saved, self.saved_step, self.asked_to_save = time.monotonic(), state.step, False
 
     @property
     def data(self) -> Node:
@@ -313,18 +306,3 @@ class TrainRun:
         )
         metric, evaluated = cfg.task["metric"], state.evaluated_step
         return RunInfo(cfg.name, self.files.path, metric, state.step, evaluated, self.total_steps, headline)
-
-
-def taught_by(cfg: Config, parts: Parts) -> Distillation:
-    """The teacher of a run, tried on an image.
-
-    Raises:
-        UserError: if it cannot be had, or knows other classes.
-    """
-    assert cfg.distillation is not None
-    classes, ids = parts.data.classes, parts.data.category_ids(cfg.data)
-    with distributed.first_on_its_machine():  # whose download the others find done
-        found = build_distillation(cfg.distillation, classes=classes, category_ids=ids, place=parts.hardware.place)
-    images, _ = parts.move(*first_batch(parts.sets["train"]))
-    found.check_output(images, parts.task.output_shape(images, len(classes)))
-    return found

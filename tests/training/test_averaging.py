@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18
-from visual_transformers.training.averaging import averaged
+from visual_transformers.training.averaging import MovingAverage
 from visual_transformers.training.batch_norm import freeze
 
 DECAY = 0.9
@@ -34,7 +34,7 @@ def trained(model: nn.Module, steps: int) -> Iterator[None]:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_averaged_model_says_what_a_model_with_weights_averaged_by_hand_says(name):
     model = MODELS[name]()
-    by_hand, average = copy.deepcopy(model), averaged(model, DECAY)
+    by_hand, average = copy.deepcopy(model), MovingAverage(model, DECAY)
     expected: dict[str, torch.Tensor] = {}
     for _ in trained(model, 3):
         average.update_parameters(model)
@@ -48,7 +48,7 @@ def test_the_averaged_model_says_what_a_model_with_weights_averaged_by_hand_says
 
 def test_counts_of_batches_are_the_model_s():
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    average = averaged(model, 0.999)
+    average = MovingAverage(model, 0.999)
     for step, _ in enumerate(trained(model, 4), start=1):
         average.update_parameters(model)
         assert average.module[1].num_batches_tracked == step
@@ -56,7 +56,7 @@ def test_counts_of_batches_are_the_model_s():
 
 def test_the_first_update_copies_the_model():
     model = resnet18(num_classes=3)
-    average = averaged(model, DECAY)
+    average = MovingAverage(model, DECAY)
     for _ in trained(model, 1):
         average.update_parameters(model)
     assert all(torch.equal(value, average.module.state_dict()[key]) for key, value in model.state_dict().items())
@@ -64,7 +64,8 @@ def test_the_first_update_copies_the_model():
 
 def test_training_goes_on_from_a_saved_average_bit_for_bit():
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    average, resumed = averaged(model, DECAY), averaged(nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)), DECAY)
+    other = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    average, resumed = MovingAverage(model, DECAY), MovingAverage(other, DECAY)
     for step, _ in enumerate(trained(model, 4)):
         average.update_parameters(model)
         if step == 1:
@@ -80,7 +81,7 @@ def test_frozen_parts_stay_bit_for_bit():
     freeze(model, ["layer1"])
     model.conv1.requires_grad_(False)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    average = averaged(model, DECAY)
+    average = MovingAverage(model, DECAY)
     for _ in trained(model, 3):
         average.update_parameters(model)
     frozen = [key for key in before if key.startswith(("conv1.", "layer1.0.bn", "layer1.1.bn"))]
@@ -92,7 +93,7 @@ def test_no_update_reads_from_the_device():
     """Whatever reads a value of a tensor on the meta device fails."""
     with torch.device("meta"):
         model = vt_resnet18(**SMALL)
-    average = averaged(model, DECAY)
+    average = MovingAverage(model, DECAY)
     for _ in range(3):
         average.update_parameters(model)
     assert average.n_averaged.device.type == "cpu"
@@ -104,12 +105,12 @@ def test_a_model_that_was_used_can_be_copied():
     for make in MODELS.values():
         model = make()
         list(trained(model, 1))
-        averaged(model, DECAY)
+        MovingAverage(model, DECAY)
 
 
 def test_a_compiled_model_s_weights_are_averaged_by_their_own_names():
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    average = averaged(model, DECAY)
+    average = MovingAverage(model, DECAY)
     forward = torch.compile(model, backend="eager")
     forward(torch.randn(2, 3, 4, 4))
     average.update_parameters(model)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,12 @@ from torch import nn
 
 from visual_transformers import runner
 from visual_transformers.data.digits import Digits
-from visual_transformers.errors import ConfigError, DataError
+from visual_transformers.errors import ConfigError, DataError, Interrupted, RunError
 from visual_transformers.metrics import Scores
 from visual_transformers.parts import Parts
 from visual_transformers.tasks import Classification
 from visual_transformers.train_run import TrainRun
-from visual_transformers.training import distributed
+from visual_transformers.training import batch_norm, checkpoint, distributed
 from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.launch import devices, on_devices
@@ -43,8 +45,13 @@ class Noise(Digits):
 
 
 def without_batch_norm() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 10)).double()
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 10))
+
+
+def with_batch_norm() -> nn.Module:
+    return batch_norm.synchronised(
+        nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 10))
+    )
 
 
 class Doubled(nn.Module):
@@ -52,10 +59,11 @@ class Doubled(nn.Module):
         return images.double() / 255
 
 
-def trained(cfg, batch_size: int, accumulate: int) -> tuple[nn.Module, Scores]:
+def trained(cfg, build, batch_size: int, accumulate: int) -> tuple[nn.Module, Scores]:
     """A model after two epochs of its own, on as many processes as there are."""
     cfg.training.accumulate = accumulate
-    model, data = without_batch_norm(), Noise(batch_size=batch_size)
+    torch.manual_seed(3)
+    model, data = build().double(), Noise(batch_size=batch_size)
     hardware = Hardware(channels_last=False, workers=0)
     parts = Parts(
         hardware, Classification(label_smoothing=0.1), data, {"train": data.train_set()}, model, model, Doubled()
@@ -73,26 +81,33 @@ def trained(cfg, batch_size: int, accumulate: int) -> tuple[nn.Module, Scores]:
 
 def all_cases(cfg, directory: Path) -> float:
     """Leave the weights and training scores of every case."""
-    for batch_size, accumulate in CASES:
-        model, scores = trained(cfg, batch_size, accumulate)
+    for build, (batch_size, accumulate) in product((without_batch_norm, with_batch_norm), CASES):
+        model, scores = trained(cfg, build, batch_size, accumulate)
         losses = torch.tensor([scores.compute()["loss"]], dtype=torch.float64)
         if distributed.is_main():
-            torch.save(model.state_dict() | {"loss": losses}, directory / f"{batch_size}-{accumulate}.pt")
+            torch.save(
+                model.state_dict() | {"loss": losses}, directory / f"{build.__name__}-{batch_size}-{accumulate}.pt"
+            )
     return float(distributed.ranks())
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_give_the_weights_and_the_loss_of_one(tiny, tmp_path, count):
-    """Batches that are uneven, smaller than the number of processes, and cut into parts among them."""
+    """Batches that are uneven, smaller than the number of processes, and cut into parts among them.
+
+    Batch norms are synchronised, so that each part is normalised as a whole.
+    """
     several = tiny(f"hardware.devices={count}", "training.clip_norm=0.1")
     one, many = tmp_path / "one", tmp_path / "many"
     one.mkdir(), many.mkdir()
     all_cases(tiny("training.clip_norm=0.1"), one)
     assert on_devices(all_cases, several, many) == count
-    for batch_size, accumulate in CASES:
-        expected, found = (torch.load(folder / f"{batch_size}-{accumulate}.pt") for folder in (one, many))
+    files = sorted(path.name for path in one.iterdir())
+    assert len(files) == 2 * len(CASES)
+    for file in files:
+        expected, found = (torch.load(folder / file) for folder in (one, many))
         for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9, msg=lambda m: f"{file} {m}")  # noqa: B023
 
 
 DOUBLE = (
@@ -139,7 +154,7 @@ def test_an_error_on_any_process_ends_all_of_them_and_comes_out(tiny, kind, erro
     began = time.monotonic()
     with pytest.raises(error, match=said):
         on_devices(fails_on_the_second, tiny("hardware.devices=2"), Path(kind))
-    assert time.monotonic() - began < 60  # a time-out of gloo takes half an hour
+    assert time.monotonic() - began < 60  # of which most is the start; a time-out of gloo takes half an hour
 
 
 SMALL = (
@@ -156,7 +171,41 @@ def test_torchrun_starts_one_run(tmp_path):
     assert done.stdout.count("the best weights") == 1
     lines = (tmp_path / "runs/torchrun/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["epoch"]
-    assert "on 2 x cpu" not in done.stderr
+
+
+def slow_to_save(cfg, directory: Path) -> float:
+    """A run that is asked to stop, and whose main process takes long to write its state."""
+    save, step = TrainState.save, TrainRun.step
+
+    def save_slowly(state, files, **options):
+        time.sleep(12)  # longer than the processes that do not write are waited for
+        save(state, files, **options)
+
+    def step_and_signal(run, batch):
+        step(run, batch)
+        if distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # whichever gets it: all stop together
+
+    TrainState.save, TrainRun.step = save_slowly, step_and_signal
+    return runner.train(cfg, directory)
+
+
+def test_a_stop_of_several_processes_waits_for_the_state_to_be_written(tiny, tmp_path):
+    cfg = tiny("hardware.devices=2", "data.image_size=16", "data.batch_size=50")
+    with pytest.raises(Interrupted, match="stopped at step 2 of"):  # said after step 1, and agreed on one step later
+        on_devices(slow_to_save, cfg, tmp_path)
+    assert checkpoint.latest(RunDirectory(tmp_path)).content["step"] == 2
+
+
+def killed(cfg, directory: Path) -> float:
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(distributed.summed(torch.ones(1)))
+
+
+def test_a_process_that_was_killed_is_named(tiny, tmp_path):
+    with pytest.raises(RunError, match=r"process 1 terminated with signal SIGKILL.*memory"):
+        on_devices(killed, tiny("hardware.devices=2"), tmp_path)
 
 
 def who(cfg, directory: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from visual_transformers import runner
 from visual_transformers.data.loading import Loading, training_batches
 from visual_transformers.errors import RunError
 from visual_transformers.train_run import TrainRun
+from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.rundir import RunDirectory
 
 SMALL = ("data.image_size=16", "data.batch_size=500", "training.epochs=1")
@@ -61,6 +63,25 @@ def test_so_many_steps_as_asked_are_passed_over(tiny, tmp_path, spoilt, capsys):
     records = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert ["train/loss" in record for record in records] == [False, True, False, True]
     assert '"skipped_steps": 2' in records[-1]
+
+
+def test_a_step_that_is_passed_over_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
+    """Neither in statistics, averages and scores, which the forward pass changed, nor in the scaler of fp16."""
+    cfg = tiny(*SMALL, "training.skip_nonfinite=1", "training.ema_decay=0.5")
+    monkeypatch.setattr(Hardware, "scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=4.0))
+    run = TrainRun.build(cfg, RunDirectory(tmp_path))
+    monkeypatch.setattr(run.parts, "move", lambda images, targets: (images.float() / 0 * 0, targets.long()))
+    before = {name: value.clone() for name, value in run.state.model.state_dict().items()}
+    (first, second), scores = itertools.islice(run.batches(), 2), run.state.scores
+    run.step(first)
+    assert run.state.skipped_steps == 1
+    assert all(torch.equal(before[name], value) for name, value in run.state.model.state_dict().items())
+    assert scores.count.total == 0 and scores.confusion.counts.sum() == 0
+    assert run.state.scaler.get_scale() == 2.0  # as after any overflow
+    monkeypatch.undo()
+    run.step(second)
+    assert all(value.isfinite().all() for value in run.state.average.module.state_dict().values())
+    assert len(run.meter.unread()) == 1
 
 
 def test_one_more_than_asked_stops_the_run(tiny, tmp_path, spoilt):

@@ -57,18 +57,34 @@ class Loading:
         )
 
 
+def parts_of_a_batch(size: int, parts: int) -> list[range]:
+    """The positions of each part of a batch that is cut into `parts`, or as many as it has samples."""
+    ends = [round(part[-1]) + 1 for part in np.array_split(np.arange(size), min(parts, size))]
+    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) for the steps from `start` to `stop`: a new permutation every epoch.
 
     The last batch of an epoch holds what is left. Nothing is replayed to start in the middle. Of `ranks` processes
-    each takes its share of every batch, so that together they take the batches of one.
+    each takes its share of every batch, and of each of the `parts` into which it is cut, so that together they take
+    what one would.
     """
 
     def __init__(
-        self, *, length: int, batch_size: int, seed: int, start: int, stop: int, rank: int = 0, ranks: int = 1
+        self,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        start: int,
+        stop: int,
+        parts: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
     ):
         self.length, self.batch_size, self.seed, self.start, self.stop = length, batch_size, seed, start, stop
-        self.rank, self.ranks = rank, ranks
+        self.parts, self.rank, self.ranks = parts, rank, ranks
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -82,7 +98,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
             first = step % steps_per_epoch * self.batch_size
             batch = order[first : first + self.batch_size]
-            yield [(epoch, int(index)) for index in batch[self.rank :: self.ranks]]
+            cut = parts_of_a_batch(len(batch), self.parts)
+            yield [(epoch, int(batch[position])) for part in cut for position in part[self.rank :: self.ranks]]
 
 
 @contextmanager
@@ -119,6 +136,7 @@ def training_batches(
     start: int,
     stop: int,
     loading: Loading,
+    parts: int = 1,
     bad_files: BadFiles = NONE_ALLOWED,
 ) -> Iterator[Batch | None]:
     """A process's share of each batch, for the steps from `start` to `stop`; smaller by the samples that are skipped.
@@ -135,6 +153,7 @@ def training_batches(
         seed=seed,
         start=start,
         stop=stop,
+        parts=parts,
         rank=loading.rank,
         ranks=loading.ranks,
     )

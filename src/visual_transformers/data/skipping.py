@@ -34,11 +34,19 @@ class BadFiles:
             return
         self.paths.append(error.path)
         print(f"skipped {error}", file=sys.stderr, flush=True)  # of every process, the main one's stdout alone is seen
-        if len(self.paths) > self.max_share * self.samples:
+        self.check(len(self.paths))
+
+    def check(self, count: int) -> None:
+        """See that so many samples may be skipped.
+
+        Raises:
+            DataError: if they are too many.
+        """
+        if self.allowed and count > self.max_share * self.samples:
+            last = f"; the last is {self.paths[-1]}" if self.paths else ""
             raise DataError(
-                f"{len(self.paths)} of {self.samples} samples had to be skipped, more than data.max_skipped="
-                f"{self.max_share} allows; the last is {error.path}. mode=check_data lists all such files, and "
-                "data.exclude leaves them out"
+                f"{count} of {self.samples} samples had to be skipped, more than data.max_skipped={self.max_share} "
+                f"allows{last}. mode=check_data lists all such files, and data.exclude leaves them out"
             )
 
 

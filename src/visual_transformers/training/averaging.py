@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the model that holds the average of its weights and buffers over the calls of `update_parameters`.
+class MovingAverage(AveragedModel):
+    """A copy of the model, `module`, that holds the average of its weights and buffers over `update_parameters`.
 
     The first call copies them; each later one keeps a share of `decay` and takes the rest from the model. Give it the
-    model as it was built, neither compiled nor wrapped. Its copy is `module`. No call waits for the device, for the
-    count of calls stays on the CPU unless somebody moves the whole.
+    model as it was built, neither compiled nor wrapped. Integers, as batch norm's count of batches, are copied.
+
+    torch's own update copies its count of calls to the device, and waits for that, at every step; and it would round an
+    average of integers down. So the update is ours, while state and copy are torch's.
 
     Args:
         model: on its device, its layers frozen and synchronised already.
         decay: above 0 and below 1; the paper's is 0.99985 at a batch of 2048.
     """
-    average = get_ema_multi_avg_fn(decay)
 
-    def update(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        if averages[0].is_floating_point():
-            average(averages, values, count)
-        else:  # torch would round an average of counts down, so that batch norm's would stay at 1
-            torch._foreach_copy_(averages, values)
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take a model's weights and buffers into the average."""
+        averages = [*self.module.parameters(), *self.module.buffers()]
+        pairs = list(zip(averages, [*model.parameters(), *model.buffers()], strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point() and self.n_averaged > 0]
+        copied = [pair for pair in pairs if not pair[0].is_floating_point() or self.n_averaged == 0]
+        if moving:
+            torch._foreach_lerp_([a for a, _ in moving], [b for _, b in moving], 1 - self.decay)
+        for average, value in copied:
+            average.copy_(value, non_blocking=True)
+        self.n_averaged += 1

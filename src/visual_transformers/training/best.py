@@ -36,12 +36,11 @@ def keep(
         return ranking
     written = files.best if place == 0 else files.top_weights(candidate["step"])
     weights.save(written, model, about | {"best": candidate})
-    if top_k > 1:
-        if place == 0:
-            own = files.top_weights(candidate["step"])
-            atomic.write(own, lambda temporary: shutil.copyfile(files.best, temporary))
-        kept = {files.top_weights(one["step"]) for one in ranking}
-        for path in files.top.glob("*.safetensors"):
-            if path not in kept:
-                path.unlink()
+    if top_k > 1 and place == 0:
+        own = files.top_weights(candidate["step"])
+        atomic.write(own, lambda temporary: shutil.copyfile(files.best, temporary))
+    kept = {files.top_weights(one["step"]) for one in ranking} if top_k > 1 else set()
+    for path in files.top.glob("*.safetensors"):
+        if path not in kept:
+            path.unlink()
     return ranking

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from visual_transformers import atomic
 from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
+from visual_transformers.models import weights
 from visual_transformers.settings import Node
 from visual_transformers.training import distributed
 from visual_transformers.training.best import Ranking
@@ -28,7 +31,7 @@ from visual_transformers.training.rundir import RunDirectory
 FORMAT = 4
 FREE_TO_CHANGE = (
     "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
-    "checkpoint", "debug", "training.log_every", "training.samples",
+    "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
     "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
     "hardware.device", "hardware.devices", "hardware.compile", "hardware.channels_last", "hardware.workers",
     "hardware.threads", "hardware.deterministic",
@@ -98,7 +101,7 @@ class TrainState:
             RunError: if the run was started with other settings; lists them.
         """
         content, source = found.content, found.path
-        changed = [*changed_settings(content["config"], config), *changed_settings(content["data"], data, "data")]
+        changed = [*changed_settings(content["config"], config), *changed_settings(content["data"], data, "data_set")]
         if refused := [change for change in changed if not change.within(allow)]:
             raise RunError(
                 f"{source} is of a run with other settings:\n"
@@ -117,7 +120,7 @@ class TrainState:
     def _load(self, content: Content, *, anew: bool) -> None:
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         for name in self.stateful:
-            if content[name] is not None and not (anew and name == "schedule"):
+            if name in content and not (anew and name == "schedule"):  # an average may be new
                 getattr(self, name).load_state_dict(content[name])
         self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves what it loads where it was read
         if not distributed.is_main():
@@ -152,12 +155,23 @@ def to_go_on_from(how: str, files: RunDirectory) -> Found | None:
         if how == "must" and not files.started:
             raise RunError(f"resume=must: there is no {files.last} to go on from; resume=auto would start anew")
         return latest(files) if files.started and how != "never" else None
+    if files.started and (own := latest(files)).content["config"]["resume"]["checkpoint"] == how:
+        return own
     path = Path(how).expanduser()
     if not path.is_file():
         raise RunError(f"resume={how}: no such file; expected auto, must, never or the path of a checkpoint")
-    if files.started and (own := latest(files)).content["config"]["resume"]["checkpoint"] == how:
-        return own
-    return Found(read(path), path, own=False)
+    try:
+        return Found(read(path), path, own=False)
+    except DamagedError as error:
+        raise RunError(f"resume={error}; name another checkpoint") from error
+
+
+def best_beside(found: Found) -> bytes | None:
+    """The file of the best weights that a checkpoint speaks of, where it lies beside that."""
+    best, ranking = RunDirectory(found.path.parents[1]).best, found.content["ranking"]
+    if not (ranking and best.is_file() and best.parent == found.path.parent):
+        return None
+    return best.read_bytes() if weights.read_about(best).get("best") == ranking[0] else None
 
 
 def latest(files: RunDirectory) -> Found:
@@ -170,29 +184,40 @@ def latest(files: RunDirectory) -> Found:
     for path in found:
         try:
             content = read(path)
-        except RunError as error:
+        except DamagedError as error:
             damage = error
             continue
         if path is not files.last and distributed.is_main():
             reason = damage if files.last in found else f"{files.last} is missing"
             print(f"note: {reason}; going on from the state before it, of step {content['step']}", file=sys.stderr)
         return Found(content, path)
-    raise damage
+    raise RunError(f"{damage}; set the run aside with resume=never") from damage
+
+
+class DamagedError(RunError):
+    """A checkpoint that cannot be used, as it was torn."""
 
 
 def read(path: Path) -> Content:
     """A checkpoint's content, on the CPU.
 
     Raises:
-        RunError: if it is damaged or of another format.
+        DamagedError: if it is damaged or of another format.
+        OSError: if the system does not give it.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load meets damaged files with many kinds, KeyError among them
-        raise RunError(f"{path}: damaged ({error!r}); set the run aside with resume=never") from error
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is torch's of a file cut short
+            raise
+        raise DamagedError(f"{path}: damaged ({error!r})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunError(f"{path}: not a checkpoint of format {FORMAT}; set the run aside with resume=never")
+        raise DamagedError(f"{path}: not a checkpoint of format {FORMAT}")
     return content
+
+
+LONGEST = 200
+"""Characters of a value that are shown: a thousand classes are one."""
 
 
 class Change(NamedTuple):
@@ -203,7 +228,7 @@ class Change(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.then} -> {self.now}"
+        return f"{self.key}: {shorten(str(self.then), LONGEST)} -> {shorten(str(self.now), LONGEST)}"
 
     def within(self, allowed: list[str]) -> bool:
         """Whether one of the keys is this one, or the beginning of it."""

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
-from visual_transformers.errors import ConfigError, UserError
+from visual_transformers.errors import ConfigError, RunError, UserError
 from visual_transformers.settings import Config
 from visual_transformers.training import distributed
 from visual_transformers.training.interruption import STOPPING
@@ -107,13 +107,15 @@ def _on_this_machine(count: int, work: Work, cfg: Config, directory: Path) -> fl
         except (ProcessRaisedException, ProcessExitedException) as error:
             died = error
     _drain(outcomes, found)
+    if isinstance(died, ProcessExitedException) and died.exit_code < 0 and not received:
+        raise RunError(f"{died}, and the others were ended; perhaps the memory ran out (see dmesg)")
     for outcome in found:  # in the order in which they ended: what failed first is the cause of what failed later
         if outcome.error:
             raise outcome.error
     if died and received:
         raise KeyboardInterrupt from died
     if died:
-        raise RuntimeError(f"{died}; its memory may have run out") from died
+        raise RuntimeError(str(died)) from died
     return next((outcome.result for outcome in found if outcome.rank == 0), None)
 
 
@@ -131,6 +133,8 @@ def _process(
     if os.getppid() != parent:
         os._exit(1)
     os.setpgid(0, 0)  # or a terminal's Ctrl-C would come twice: once from there, and once from the parent
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ.update(environment | {"RANK": str(local_rank), "LOCAL_RANK": str(local_rank)})
     try:
         result = _beside_others(work, cfg, directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -37,13 +38,17 @@ class RunLock:
             file = self.path.open("a+", encoding="utf-8")
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise RunError(
                     f"{self.path.parent}: {holder} works on this run; wait for it, stop it, or give this run another "
                     "name (name=...)"
                 ) from error
+            except OSError as error:
+                what = "see to it that no other command works on this run meanwhile"
+                print(f"note: {self.path} cannot be locked ({error}); {what}", file=sys.stderr)
+                return file
             if self.path.exists() and self.path.samefile(f"/dev/fd/{file.fileno()}"):
                 return file
             file.close()  # its holder took the file away between our opening and locking it

@@ -23,6 +23,26 @@ NAMED = 5
 """Files of the batch that the message names; the dump has them all."""
 
 
+class Undo:
+    """What a forward pass changes, to be put back for a step that is passed over: statistics of batch norms, counts.
+
+    Args:
+        model: whose buffers they are.
+        scores: the counts.
+    """
+
+    def __init__(self, model: nn.Module, scores: nn.Module):
+        self.scores = scores
+        self.buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        self.counts = {name: value.clone() for name, value in scores.state_dict().items()}
+
+    def __call__(self) -> None:
+        """Put all of it back."""
+        for buffer, before in self.buffers:
+            buffer.copy_(before)
+        self.scores.load_state_dict(self.counts)
+
+
 @dataclass
 class NonFinite:
     """Tells of a step, by the arithmetic that tells which samples it had.
@@ -53,6 +73,7 @@ class NonFinite:
         files = self.files(step)
         if distributed.is_main():
             self.dump(step, {"lr": lr, "loss": loss, "gradient_norm": norm, "files": files})
+        distributed.gathered(None)  # nobody ends before it is written
         what = (
             f"the gradient norm of step {step} is {norm}"
             if math.isfinite(loss)

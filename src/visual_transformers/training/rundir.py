@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,10 @@ def clear(folder: Path, names: Iterable[str], *, but_for: Iterable[Path] = ()) -
             path.unlink(missing_ok=True)
 
 
+HALF_WRITTEN = re.compile(r"\..+\.\d+")
+"""Names of the temporary files of `atomic`."""
+
+
 class RunDirectory:
     """Paths within a run's folder."""
 
@@ -60,10 +65,20 @@ class RunDirectory:
         """Leave the resolved configuration as YAML."""
         atomic.write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
-    def clear_torn(self) -> None:
-        """Remove what a process that was killed had half written."""
-        for path in self.last.parent.glob(".*"):
-            path.unlink()
+    def clear_torn(self, *, last_too: bool) -> None:
+        """Remove what a killed process left half written, and a last state that was given up for the one before.
+
+        That would come to stand in the place of the one before, which is good, when the next is saved.
+
+        Args:
+            last_too: whether it was given up.
+        """
+        for folder in (self.path, self.last.parent, self.top):
+            for path in folder.glob(".*"):
+                if HALF_WRITTEN.fullmatch(path.name):
+                    path.unlink()
+        if last_too:
+            self.last.unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
         """Move what an earlier run left into `earlier-N`, and return that folder; nothing is deleted."""
