@@ -97,7 +97,7 @@ def _on_this_machine(count: int, work: Work, cfg: Config, directory: Path) -> fl
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
     }
-    arguments = (os.getpid(), environment, outcomes, work, cfg, directory)
+    arguments = (os.getpid(), multiprocessing.get_start_method(), environment, outcomes, work, cfg, directory)
     processes = start_processes(_process, arguments, count, join=False, start_method="spawn")
     died = None
     with _signals_passed_on(processes) as received:
@@ -122,6 +122,7 @@ def _on_this_machine(count: int, work: Work, cfg: Config, directory: Path) -> fl
 def _process(
     local_rank: int,
     parent: int,
+    start_method: str,
     environment: dict[str, str],
     outcomes: SimpleQueue[Outcome],
     work: Work,
@@ -132,6 +133,7 @@ def _process(
     _prctl_pr_set_pdeathsig(signal.SIGKILL)  # none goes on, and none holds the run's lock, when the parent is killed
     if os.getppid() != parent:
         os._exit(1)
+    multiprocessing.set_start_method(start_method, force=True)  # or loader processes would import all anew, too
     os.setpgid(0, 0)  # or a terminal's Ctrl-C would come twice: once from there, and once from the parent
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
