@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 
 from visual_transformers import probabilities, runner
+from visual_transformers.data.skipping import NONE_ALLOWED
 from visual_transformers.data.transforms import Normalise
 from visual_transformers.evaluation import evaluate
 from visual_transformers.models import panoptic_fpn
@@ -140,7 +141,7 @@ def test_the_logits_of_probabilities_have_them_as_their_softmax():
 class Evaluated:
     """One batch of two images and their masks, as a loader gives it."""
 
-    length, skipped = 2, 0
+    length, skipped, bad_files = 2, 0, NONE_ALLOWED
 
     def __init__(self, sizes):
         self.batch = torch.randint(256, (2, 3, *sizes), dtype=torch.uint8), torch.randint(4, (2, *sizes)).byte()
