@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
 from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner
-from visual_transformers.config import ADOPTED, adopt, checked, suggestion
-from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError
+from visual_transformers.config import ADOPTED, adopt, checked
+from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError, suggestion
 from visual_transformers.models import weights
 from visual_transformers.settings import Config
 from visual_transformers.training.launch import on_devices

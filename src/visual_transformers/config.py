@@ -6,11 +6,10 @@ which type. All problems of a configuration are reported at once, before anythin
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import make_dataclass
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import config_checks
-from visual_transformers.errors import ConfigError
+from visual_transformers.errors import ConfigError, suggestion
 from visual_transformers.settings import NESTED, SECTIONS, Config, Node
 from visual_transformers.targets import allowed_object, not_set, type_hints
 
@@ -195,10 +194,3 @@ def _config_type(annotation: Any) -> Any:
         if len(held) == 1:
             return held[0] | None if type(None) in arguments else held[0]
     return Any
-
-
-def suggestion(key: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or the keys that there are."""
-    names = [str(name) for name in known]
-    near = difflib.get_close_matches(key, names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"

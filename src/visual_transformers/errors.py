@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -60,3 +62,10 @@ class RunError(UserError):
 
 class Interrupted(KeyboardInterrupt):
     """A run was asked to stop and saved its state. No `Exception`, so that it ends a sweep as well."""
+
+
+def suggestion(key: str, known: Iterable[str], all_of_them: str = "there are") -> str:
+    """`; did you mean X?`, or the names that there are."""
+    names = [str(name) for name in known]
+    near = difflib.get_close_matches(key, names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; {all_of_them} {', '.join(names)}"

@@ -22,7 +22,7 @@ def evaluate(parts: Parts, batches: EvaluationBatches, stops: Callable[[], bool]
 
     Args:
         parts: model, task and device.
-        batches: this process's share of the samples, in rounds.
+        batches: this process's share of the samples, in rounds; their `skipped` becomes that of all processes.
         stops: asked before every round whether to stop.
 
     Returns:
@@ -43,11 +43,10 @@ def evaluate(parts: Parts, batches: EvaluationBatches, stops: Callable[[], bool]
             loss_sum = parts.task.loss_sum(logits, targets, training=False)
             scores.update(logits, targets, loss_sum, parts.task.count(targets))
             seen += len(images)
-    skipped = sum(distributed.gathered(batches.skipped))
-    batches.bad_files.check(skipped)
-    everything = sum(distributed.gathered(seen)) + skipped
-    if everything != batches.length:
-        raise RunError(f"evaluated {everything} samples of a set of {batches.length}; the loader is at fault")
+    seen, batches.skipped = map(sum, zip(*distributed.gathered((seen, batches.skipped)), strict=True))
+    batches.bad_files.check(batches.skipped)
+    if seen + batches.skipped != batches.length:
+        raise RunError(f"evaluated {seen} samples of a set of {batches.length}; the loader is at fault")
     return scores.together()
 
 
@@ -57,7 +56,6 @@ def score(cfg: Config, parts: Parts) -> Results:
     batches = parts.batches("test")
     scores = evaluate(parts, batches)
     assert scores is not None
-    skipped = sum(distributed.gathered(batches.skipped))
     samples, pictures = parts.sets["test"], []
     for index in spread(len(samples), cfg.training.samples) if distributed.is_main() else ():
         try:
@@ -67,4 +65,4 @@ def score(cfg: Config, parts: Parts) -> Results:
         images, _ = parts.move(image[None], torch.empty(0))
         prediction = parts.logits(images).argmax(dim=1)[0]
         pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
-    return Results(scores.compute(), scores.table(), pictures, skipped)
+    return Results(scores.compute(), scores.table(), pictures, batches.skipped)

@@ -44,8 +44,8 @@ def train(cfg: Config, directory: Path) -> float:
         run = started(cfg, files)
         with Loggers(run.loggers(), run.info()) as log, Interruption() as interruption:
             fit(run, log, interruption)
-        distributed.gathered(None)  # nobody ends before the loggers have
-        if run.state.step < run.total_steps or run.state.evaluated_step < run.total_steps:
+        distributed.wait_for_all()  # nobody ends before the loggers have, or reads before the weights are written
+        if run.state.evaluated_step < run.total_steps:
             how = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
             where = f"step {run.state.step} of {run.total_steps}, saved in {files.last}"
             raise Interrupted(f"stopped at {where}; the same command goes on{how}")
@@ -56,7 +56,6 @@ def train(cfg: Config, directory: Path) -> float:
                 "them with mode=test, or let the run have more epochs (training.epochs, resume.allow)"
             )
         parts, winner = run.parts, run.state.ranking[0]
-        distributed.gathered(None)  # waits until the main process has written the weights
         weights.load(parts.model, weights.read(files.best), backbone_only=False, classes=parts.data.classes)
         results = score(cfg, parts)
         if distributed.is_main():

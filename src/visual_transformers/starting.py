@@ -23,7 +23,7 @@ def started(cfg: Config, files: RunDirectory) -> TrainRun:
     best_weights = checkpoint.best_beside(found) if found and from_elsewhere else None
     if from_elsewhere:
         run.state.ranking = run.state.ranking[: 1 if best_weights else 0]
-    distributed.gathered(None)  # what is there was read by all before it is moved away
+    distributed.wait_for_all()  # what is there was read by all before it is moved away
     if distributed.is_main():
         files.clear_torn(last_too=found is not None and found.own and found.path == files.previous)
         goes_on = cfg.resume.checkpoint in ("auto", "must") or (found and found.own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visual_transformers.data.transforms import IGNORE
-from visual_transformers.errors import ConfigError
+from visual_transformers.errors import ConfigError, suggestion
 from visual_transformers.metrics import ClassificationScores, Scores, SegmentationScores
 
 
@@ -175,10 +174,8 @@ class Segmentation(Task):
         super().prepare(classes, device)
         for name, weight in self.class_weights.items():
             if name not in classes:
-                near = difflib.get_close_matches(name, classes, n=1) or classes
                 raise ConfigError(
-                    f"task.class_weights.{name}: the data set has no such class; "
-                    + (f"did you mean {near[0]}?" if near is not classes else f"it has {', '.join(classes)}")
+                    f"task.class_weights.{name}: the data set has no such class{suggestion(name, classes, 'it has')}"
                 )
             if not 0 <= weight < math.inf:
                 raise ConfigError(f"task.class_weights.{name}={weight}: must be at least 0, and finite")

@@ -46,7 +46,6 @@ class TrainRun:
     total_steps: int
     validation: EvaluationBatches
     distillation: Distillation | None = None
-    begun: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
     saved_step: int = 0
     asked_to_save: bool = False
@@ -227,22 +226,33 @@ class TrainRun:
                 return None
             found[split] = scores.compute()
             record |= {f"{split}/{name}": value for name, value in found[split].items()}
+        self.keep_the_best(found, candidates)
         skipped = {
             "skipped_train": len(state.bad_files.paths),
-            "skipped_val": sum(distributed.gathered(self.validation.skipped)),
+            "skipped_val": self.validation.skipped,
             "skipped_steps": state.skipped_steps,
         }
         record |= {name: count for name, count in skipped.items() if count}
-        metric = self.cfg.task["metric"]
-        winner = max(found, key=lambda split: found[split][metric])
-        candidate = {"step": state.step, "epoch": record["epoch"], "split": winner} | found[winner]
-        about = {"classes": self.parts.data.classes, "config": self.cfg.everything}
-        model, top_k = candidates[winner], self.cfg.checkpoint.top_k
-        state.ranking = best.keep(state.ranking, candidate, model, about, metric=metric, top_k=top_k, files=self.files)
         state.scores.reset()
         state.evaluated_step = state.step
         self.meter.since += time.perf_counter() - began  # the pace is that of training
         return record
+
+    def keep_the_best(self, found: dict[str, dict[str, float]], models: dict[str, nn.Module]) -> None:
+        """Keep the better of the models, the raw one and its average, if it is among the best so far."""
+        metric, moment = self.cfg.task["metric"], self.moment("epoch")
+        winner = max(found, key=lambda split: found[split][metric])
+        candidate = {"step": moment["step"], "epoch": moment["epoch"], "split": winner} | found[winner]
+        about = {"classes": self.parts.data.classes, "config": self.cfg.everything}
+        self.state.ranking = best.keep(
+            self.state.ranking,
+            candidate,
+            models[winner],
+            about,
+            metric=metric,
+            top_k=self.cfg.checkpoint.top_k,
+            files=self.files,
+        )
 
     def moment(self, kind: str) -> Record:
         """Where the run stands, as the beginning of a record."""
@@ -273,14 +283,14 @@ class TrainRun:
         state.unread = self.meter.unread()
         state.bad_files.paths = distributed.united(state.bad_files.paths)
         state.bad_files.check(len(state.bad_files.paths))
-        state.seconds += time.monotonic() - self.begun
-        self.begun = time.monotonic()
+        now = time.monotonic()
+        state.seconds += now - self.saved
         state.scores.together()
         if distributed.is_main():
             state.save(self.files, config=self.cfg.everything, data=self.data)
-        distributed.gathered(None)  # nobody goes on, let alone ends, before it is written
+        distributed.wait_for_all()  # nobody goes on, let alone ends, before it is written
         state.scores.apart()
-        self.saved, self.saved_step, self.asked_to_save = time.monotonic(), state.step, False
+        self.saved, self.saved_step, self.asked_to_save = now, state.step, False
 
     @property
     def data(self) -> Node:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import cpu_count  # heeds affinity and the quota of a container, as os.cpu_count does not
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
@@ -57,10 +58,9 @@ class Loading:
         )
 
 
-def parts_of_a_batch(size: int, parts: int) -> list[range]:
+def parts_of_a_batch(size: int, parts: int) -> list[NDArray[np.int64]]:
     """The positions of each part of a batch that is cut into `parts`, or as many as it has samples."""
-    ends = [round(part[-1]) + 1 for part in np.array_split(np.arange(size), min(parts, size))]
-    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    return np.array_split(np.arange(size), min(parts, size))
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):

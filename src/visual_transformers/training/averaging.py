@@ -30,10 +30,11 @@ class MovingAverage(AveragedModel):
         """Take a model's weights and buffers into the average."""
         averages = [*self.module.parameters(), *self.module.buffers()]
         pairs = list(zip(averages, [*model.parameters(), *model.buffers()], strict=True))
-        moving = [pair for pair in pairs if pair[0].is_floating_point() and self.n_averaged > 0]
-        copied = [pair for pair in pairs if not pair[0].is_floating_point() or self.n_averaged == 0]
+        first = bool(self.n_averaged == 0)
+        moving = [] if first else [pair for pair in pairs if pair[0].is_floating_point()]
         if moving:
             torch._foreach_lerp_([a for a, _ in moving], [b for _, b in moving], 1 - self.decay)
-        for average, value in copied:
-            average.copy_(value, non_blocking=True)
+        for average, value in pairs:
+            if first or not average.is_floating_point():
+                average.copy_(value, non_blocking=True)
         self.n_averaged += 1

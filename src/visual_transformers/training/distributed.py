@@ -104,6 +104,12 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def wait_for_all() -> None:
+    """Go on when every process has come here. Collective."""
+    if ranks() > 1:
+        dist.barrier()
+
+
 def united(lists: Iterable[str]) -> list[str]:
     """Strings of all processes, each once. Collective."""
     return list(dict.fromkeys(text for of_one in gathered(list(lists)) for text in of_one))
@@ -113,10 +119,10 @@ def united(lists: Iterable[str]) -> list[str]:
 def first_on_its_machine() -> Iterator[None]:
     """A context that one process of each machine enters before the others, as to download something. Collective."""
     if local_rank() != 0:
-        dist.barrier()
+        wait_for_all()
     yield
-    if local_rank() == 0 and ranks() > 1:
-        dist.barrier()
+    if local_rank() == 0:
+        wait_for_all()
 
 
 def with_summed_gradients(model: nn.Module) -> nn.Module:

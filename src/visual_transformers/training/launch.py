@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -67,21 +67,21 @@ def devices(cfg: Config) -> int:
 
 
 def _beside_others(work: Work, cfg: Config, directory: Path) -> float | None:
-    with distributed.joined(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        if distributed.is_main():
-            return work(cfg, directory)
-        with redirect_stdout(nowhere):
-            return work(cfg, directory)
+    with (
+        distributed.joined(),
+        open(os.devnull, "w") as nowhere,  # noqa: PTH123
+        nullcontext() if distributed.is_main() else redirect_stdout(nowhere),
+    ):
+        return work(cfg, directory)
 
 
 @dataclass
 class Outcome:
-    """How a process ended: with a result, or with an error and its traceback."""
+    """How a process ended: with a result, or with an error."""
 
     rank: int
     result: float | None = None
     error: BaseException | None = None
-    trace: str = ""
 
 
 def _on_this_machine(count: int, work: Work, cfg: Config, directory: Path) -> float | None:
@@ -148,7 +148,7 @@ def _process(
 
 
 def _failure(number: int, error: BaseException) -> Outcome:
-    """An error in a form that reaches the parent, its traceback beside it if a user cannot have expected it."""
+    """An error in a form that reaches the parent, its traceback in its message if a user cannot have expected it."""
     if isinstance(error, UserError | KeyboardInterrupt | OSError):
         return Outcome(number, error=error)
     trace = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]

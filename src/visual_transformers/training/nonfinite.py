@@ -73,7 +73,7 @@ class NonFinite:
         files = self.files(step)
         if distributed.is_main():
             self.dump(step, {"lr": lr, "loss": loss, "gradient_norm": norm, "files": files})
-        distributed.gathered(None)  # nobody ends before it is written
+        distributed.wait_for_all()  # nobody ends before it is written
         what = (
             f"the gradient norm of step {step} is {norm}"
             if math.isfinite(loss)
