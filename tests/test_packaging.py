@@ -54,7 +54,7 @@ def imported(path: Path) -> set[str]:
         ("omegaconf", {"app.py", "config.py", "config_checks.py", "targets.py"}),
         ("torchmetrics", {"metrics.py"}),
         ("submitit", {"training/distributed.py"}),
-        ("rich", {"loggers.py", "progress.py", "tables.py"}),
+        ("rich", {"loggers/console.py", "progress.py", "tables.py"}),
         ("matplotlib", {"plots.py", "plots_look.py"}),
     ],
 )

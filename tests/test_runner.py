@@ -119,7 +119,7 @@ def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(finished
     left = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert left == {
         "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv", "curves.png", "samples.png",
-        "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.safetensors",
+        "status.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.safetensors",
     }  # fmt: skip
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["scores"]["top1"] == summary["best"]["top1"]  # digits has no test split of its own

@@ -184,9 +184,9 @@ def completed(arguments: list[str]) -> list[str]:
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     added = name_of_the_trained_run(overrides)
-    if sweeps and not any(SWEEP_FOLDER in override for override in overrides):
+    if sweeps and not any(override.startswith((SWEEP_NAME, SWEEP_FOLDER)) for override in overrides):
         told_apart = [override for override in overrides if not override.startswith(NOT_IN_A_SWEEP_S_NAME)]
-        added.append(f"{SWEEP_FOLDER}sweeps/{slug(told_apart)}")
+        added.append(f"{SWEEP_NAME}{slug(told_apart)}")
     first = arguments.index(overrides[0]) if overrides else len(arguments)
     arguments = [*arguments[:first], *added, *arguments[first:]]
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
@@ -226,8 +226,8 @@ def name_of_the_trained_run(overrides: list[str]) -> list[str]:
     return [quoted(f"name={trained['name']}")] if trained else []
 
 
-SWEEP_FOLDER = "hydra.sweep.dir="
-NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume.", "checkpoint.", "debug.", "hydra", "hardware", "logger")
+SWEEP_NAME, SWEEP_FOLDER = "sweep.name=", "hydra.sweep.dir="
+NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume.", "checkpoint.", "debug.", "hydra", "hardware", "logger", "sweep.")
 
 
 def explained(error: Exception) -> str:

@@ -51,11 +51,16 @@ def evaluate(parts: Parts, batches: EvaluationBatches, stops: Callable[[], bool]
 
 
 @torch.inference_mode()
-def score(cfg: Config, parts: Parts) -> Results:
-    """Score the model on the test split, and draw some of it: samples spread evenly over the split. Collective."""
+def score(cfg: Config, parts: Parts, stops: Callable[[], bool] = lambda: False) -> Results | None:
+    """Score the model on the test split, and draw some of it: samples spread evenly over the split. Collective.
+
+    Returns:
+        None if it was stopped.
+    """
     batches = parts.batches("test")
-    scores = evaluate(parts, batches)
-    assert scores is not None
+    scores = evaluate(parts, batches, stops)
+    if scores is None:
+        return None
     samples, pictures = parts.sets["test"], []
     for index in spread(len(samples), cfg.training.samples) if distributed.is_main() else ():
         try:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
-
-from visual_transformers import __version__
+from visual_transformers import about
 from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.evaluation import score
 from visual_transformers.loggers import Loggers
 from visual_transformers.models import weights
-from visual_transformers.parts import Parts, parameters
+from visual_transformers.parts import Parts
 from visual_transformers.results import Results
 from visual_transformers.settings import Config, Node
 from visual_transformers.starting import started
 from visual_transformers.train_run import TrainRun
 from visual_transformers.trained import say_other_settings, trained_weights
-from visual_transformers.training import distributed
+from visual_transformers.training import distributed, status
 from visual_transformers.training.distributed import Agreement
 from visual_transformers.training.interruption import Interruption
 from visual_transformers.training.lock import RunLock
@@ -40,29 +38,56 @@ def train(cfg: Config, directory: Path) -> float:
         Interrupted: on Ctrl-C, SIGTERM or SIGUSR2, after the state was saved.
     """
     files = RunDirectory(directory)
-    with RunLock(directory) if distributed.is_main() else nullcontext():
+    main = distributed.is_main()
+    with RunLock(directory) if main else nullcontext():
         run = started(cfg, files)
-        with Loggers(run.loggers(), run.info()) as log, Interruption() as interruption:
-            fit(run, log, interruption)
-        distributed.wait_for_all()  # nobody ends before the loggers have, or reads before the weights are written
-        if run.state.evaluated_step < run.total_steps:
-            how = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
-            where = f"step {run.state.step} of {run.total_steps}, saved in {files.last}"
-            raise Interrupted(f"stopped at {where}; the same command goes on{how}")
-
-        if not run.state.ranking:
-            raise RunError(
-                f"{cfg.resume.checkpoint} is of a run that had ended, and its best weights are not beside it; score "
-                "them with mode=test, or let the run have more epochs (training.epochs, resume.allow)"
-            )
-        parts, winner = run.parts, run.state.ranking[0]
-        weights.load(parts.model, weights.read(files.best), backbone_only=False, classes=parts.data.classes)
-        results = score(cfg, parts)
-        if distributed.is_main():
-            results.write(directory, summary(cfg, parts) | {"best": winner, "train_seconds": run.state.seconds})
-            title = f"{cfg.name}: the best weights, from epoch {winner['epoch']:g}, {scored_on(parts, results)}"
+        info = run.info()
+        with (
+            status.kept(directory, about=info.about) if main else nullcontext(status.Kept()) as outcome,
+            Interruption() as interruption,
+            Loggers(run.loggers(), info) as log,
+        ):
+            wishes = Wishes(interruption)
+            fit(run, log, wishes)
+            distributed.wait_for_all()  # nobody reads before the weights are written
+            if run.state.evaluated_step < run.total_steps:
+                raise Interrupted(f"stopped at step {run.state.step} of {run.total_steps}, {goes_on(cfg, files)}")
+            winner, results = score_the_best(run, wishes)
+            if main:
+                results.write(directory, info.about | {"best": winner, "train_seconds": run.state.seconds})
+                log.results(results)
+            outcome.score = winner[cfg.task["metric"]]
+        distributed.wait_for_all()  # nobody ends before the loggers have
+        if main:
+            title = f"{cfg.name}: the best weights, from epoch {winner['epoch']:g}, {scored_on(run.parts, results)}"
             results.print(title, directory)
     return winner[cfg.task["metric"]]
+
+
+def score_the_best(run: TrainRun, wishes: Wishes) -> tuple[Node, Results]:
+    """What the ranking says of the best weights, and their scores.
+
+    Raises:
+        RunError: if they are not there.
+        Interrupted: if it was asked to stop.
+    """
+    cfg, parts = run.cfg, run.parts
+    if not run.state.ranking:
+        raise RunError(
+            f"{cfg.resume.checkpoint} is of a run that had ended, and its best weights are not beside it; score "
+            "them with mode=test, or let the run have more epochs (training.epochs, resume.allow)"
+        )
+    weights.load(parts.model, weights.read(run.files.best), backbone_only=False, classes=parts.data.classes)
+    results = score(cfg, parts, wishes.stops)
+    if results is None:
+        raise Interrupted(f"stopped while the best weights were scored, after the last step; {goes_on(cfg, run.files)}")
+    return run.state.ranking[0], results
+
+
+def goes_on(cfg: Config, files: RunDirectory) -> str:
+    """How to go on with a run that was stopped, as the end of a sentence."""
+    how = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
+    return f"saved in {files.last}; the same command goes on{how}"
 
 
 def test(cfg: Config, directory: Path) -> float:
@@ -78,30 +103,42 @@ def test(cfg: Config, directory: Path) -> float:
     parts = Parts.build(cfg, file, "test")
     say_other_settings(cfg, file)
     results = score(cfg, parts)
+    assert results is not None  # nobody asks it to stop
     if distributed.is_main():
-        results.write(directory / "test", summary(cfg, parts) | {"weights": str(file.path)})
+        results.write(directory / "test", about.about(cfg, parts) | {"weights": str(file.path)})
         results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
     return results.scores[cfg.task["metric"]]
 
 
-def fit(run: TrainRun, log: Loggers, interruption: Interruption) -> None:
+class Wishes:
+    """What the processes of a run want to do between two steps, agreed among them. Its methods are collective."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption, self.agreed = interruption, Agreement()
+
+    def agree(self, saves: bool) -> int:
+        """What all do now."""
+        return self.agreed(STOP if self.interruption.requested else SAVE if saves else NOTHING)
+
+    def stops(self) -> bool:
+        """Whether all stop now."""
+        return self.agree(saves=False) == STOP
+
+
+def fit(run: TrainRun, log: Loggers, wishes: Wishes) -> None:
     """The loop: close an epoch when it is over, take a step, keep a record; save when it is time or asked to stop."""
-    state, batches, agreed = run.state, run.batches(), Agreement()
-
-    def stops() -> bool:
-        return agreed(STOP if interruption.requested else NOTHING) == STOP
-
+    state, batches = run.state, run.batches()
     while True:
         if run.epoch_is_over:
             run.save()  # so that an evaluation, however it ends, costs no step
-            record = run.close_epoch(stops)
+            record = run.close_epoch(wishes.stops)
             if record is None:
                 return
             log.record(record)
             run.save()
         if state.step == run.total_steps:
             return
-        wish = agreed(STOP if interruption.requested else SAVE if run.asks_to_save() else NOTHING)
+        wish = wishes.agree(saves=run.asks_to_save())
         if wish >= SAVE or run.is_step_to_save:
             run.save()
         if wish == STOP:
@@ -117,19 +154,3 @@ def scored_on(parts: Parts, results: Results) -> str:
     split = "test" if parts.data.has_test_split else "validation"
     skipped = f", of which {results.skipped} were skipped" if results.skipped else ""
     return f"on the {len(parts.sets['test'])} samples of the {split} split{skipped}"
-
-
-def summary(cfg: Config, parts: Parts) -> Node:
-    """What a results file says of how it came about."""
-    return {
-        "name": cfg.name,
-        "seed": cfg.seed,
-        "model": cfg.model["_target_"],
-        "data": cfg.data["_target_"],
-        "parameters": parameters(parts.model),
-        "device": str(parts.hardware.torch_device),
-        "precision": parts.hardware.precision,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "visual_transformers": __version__,
-    }

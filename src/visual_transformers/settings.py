@@ -225,6 +225,21 @@ class CheckDataSettings:
 
 
 @dataclass(kw_only=True)
+class SweepSettings:
+    """How the jobs of a sweep (-m) are kept and started.
+
+    Args:
+        name: of its folder below `sweeps/`; null outside of a sweep, and named by the overrides in one.
+        retry_failed: whether jobs that failed are started again; others that did not finish always are.
+        wait: whether the command stays until its jobs on a cluster have ended.
+    """
+
+    name: str | None
+    retry_failed: bool
+    wait: bool
+
+
+@dataclass(kw_only=True)
 class Config:
     """A whole run: plain values, sections, and one node with a `_target_` for each group."""
 
@@ -244,6 +259,7 @@ class Config:
     export: ExportSettings
     profile: ProfileSettings
     check_data: CheckDataSettings
+    sweep: SweepSettings
     task: Node
     model: Node
     data: Node
@@ -272,6 +288,7 @@ SECTIONS: dict[str, type] = {
     "export": ExportSettings,
     "profile": ProfileSettings,
     "check_data": CheckDataSettings,
+    "sweep": SweepSettings,
 }
 NESTED: dict[str, type] = {"checkpoint.every": Every}
 """Sections within sections."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from visual_transformers.about import about as facts_of
 from visual_transformers.data.loading import Batch, EvaluationBatches, parts_of_a_batch, training_batches
 from visual_transformers.evaluation import evaluate
 from visual_transformers.loggers import Record, RunInfo
@@ -315,4 +316,8 @@ class TrainRun:
             f"steps {state.step} to {self.total_steps} on {several}{parts.hardware.device}, {parts.hardware.precision}"
         )
         metric, evaluated = cfg.task["metric"], state.evaluated_step
-        return RunInfo(cfg.name, self.files.path, metric, state.step, evaluated, self.total_steps, headline)
+        length = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps}
+        about = facts_of(cfg, parts) | length | {"training_samples": len(parts.sets["train"])}
+        return RunInfo(
+            cfg.name, self.files.path, metric, state.step, evaluated, self.total_steps, headline, cfg.everything, about
+        )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
+
+from visual_transformers.loggers import Logger
 
 WARMUP = 5
 """Steps before the trace: the first ones allocate, compile and choose algorithms."""
 
 
 @dataclass
-class Trace:
+class Trace(Logger):
     """A logger that records `steps` optimizer steps after the first few of this start, and leaves `path`."""
 
     path: Path
@@ -38,9 +39,6 @@ class Trace:
         """Tell the profiler that a step is over."""
         self.profiler.step()
 
-    def record(self, record: dict[str, Any]) -> None:
-        """Nothing: a trace has no scores."""
-
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         """Stop the profiler; a trace that was cut short is left too."""
         self.profiler.stop()

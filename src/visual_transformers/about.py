@@ -1,0 +1,101 @@
+"""What a run is, in few facts: for its status, its results, its loggers, and reports on many runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from visual_transformers import __version__, cost
+from visual_transformers.parts import Parts, first_batch, parameters
+from visual_transformers.settings import Config, Node
+from visual_transformers.training import distributed
+from visual_transformers.training.checkpoint import FREE_TO_CHANGE
+
+
+def about(cfg: Config, parts: Parts) -> Node:
+    """The facts of a run that are known before its first step, as plain values.
+
+    `model`, `data` and `recipe` are the options that were chosen (or a `_target_` without Hydra); `settings` is alike
+    for runs that differ in nothing but their seed and in what is free to change; `macs` are those of one image of
+    `image_size` (H, W), in the form that the model is configured in.
+    """
+    _, samples = next(iter(parts.sets.items()))
+    images, _ = first_batch(samples)
+    size = list(images.shape[-2:])
+    return {
+        "name": cfg.name,
+        "task": parts.task.name,
+        "model": chosen(cfg, "model"),
+        "data": chosen(cfg, "data"),
+        "recipe": cfg.choices.get("recipe"),
+        "sweep": cfg.sweep.name,
+        "seed": cfg.seed,
+        "settings": digest(cfg.everything),
+        "metric": cfg.task["metric"],
+        "parameters": parameters(parts.model),
+        "macs": macs(parts.model, size),
+        "image_size": size,
+        "classes": len(parts.data.classes),
+        "batch_size": parts.data.batch_size,
+        "device": str(parts.hardware.torch_device),
+        "devices": distributed.ranks(),
+        "precision": parts.hardware.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "visual_transformers": __version__,
+        "commit": commit(),
+    }
+
+
+def macs(model: nn.Module, image_size: list[int]) -> int | None:
+    """Multiply-adds of one image; None of a model that cannot be counted by shapes alone, as one of another library."""
+    try:
+        return sum(part.macs for part in cost.count(model, image_size))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def chosen(cfg: Config, group: str) -> str:
+    """The option of a group, by its file's name; where that is not known the name of what is built."""
+    node: Node = getattr(cfg, group)
+    return cfg.choices.get(group) or str(node["_target_"])
+
+
+def digest(settings: Node) -> str:
+    """A short name for settings, of all that makes a run what it is but for its seed."""
+    kept = without(settings, {*FREE_TO_CHANGE, "seed"})
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def without(node: Any, keys: set[str], path: str = "") -> Any:
+    """A node, and those in it, without the keys of these dotted paths."""
+    if not isinstance(node, dict):
+        return node
+    inner = {key: f"{path}.{key}" if path else str(key) for key in node}
+    return {key: without(value, keys, inner[key]) for key, value in node.items() if inner[key] not in keys}
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of this code, with a + if there are changes beside it; None if it is in no checkout."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

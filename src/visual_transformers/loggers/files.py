@@ -1,0 +1,59 @@
+"""Progress in the files of the run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from visual_transformers import atomic, plots
+from visual_transformers.loggers.logger import Logger, Record, RunInfo
+from visual_transformers.tables import csv_text
+
+
+@dataclass
+class Files(Logger):
+    """metrics.jsonl with every record, metrics.csv with one line an epoch, curves.png.
+
+    Args:
+        curves: whether curves.png is drawn when the run ends or stops.
+    """
+
+    curves: bool = True
+
+    def start(self, run: RunInfo) -> None:
+        """Take up the records of an earlier part of the run, but for what comes again: later steps and epochs."""
+        self.run = run
+        self.path = run.directory / "metrics.jsonl"
+        known = {"step": run.step, "epoch": run.evaluated_step}
+        self.records = [r for r in read_records(self.path) if r["step"] <= known[r["kind"]]]
+        atomic.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+        self.file = self.path.open("a", encoding="utf-8")
+
+    def record(self, record: Record) -> None:
+        """Append a line, and write the table anew after an epoch."""
+        self.records.append(record)
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())  # before the state that follows it is
+        if record["kind"] == "epoch":
+            self._write_csv([r for r in self.records if r["kind"] == "epoch"])
+
+    def _write_csv(self, epochs: list[Record]) -> None:
+        rows = [{key: value for key, value in record.items() if key != "kind"} for record in epochs]
+        atomic.write_text(self.run.directory / "metrics.csv", csv_text(rows))
+
+    def close(self, error: BaseException | None) -> None:
+        """Draw the curves."""
+        self.file.close()
+        if self.curves and self.records:
+            plots.curves(self.run.directory / "curves.png", self.records, self.run.metric, self.run.name)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a metrics.jsonl; a last line that was cut off when the run died is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -1,0 +1,82 @@
+"""What a run says of itself to those outside: status.json in its folder, which names one state at a time.
+
+It is the only judge of how a run ended: a scheduler calls a job completed when its process ended, whatever it said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from visual_transformers import atomic
+from visual_transformers.errors import UserError
+
+State = Literal["queued", "running", "finished", "failed", "stopped"]
+"""`queued`: given to a launcher; `stopped`: was asked to stop, saved itself, and can go on."""
+Content = dict[str, Any]
+FILE = "status.json"
+LONGEST_ERROR = 2000
+
+
+def write(folder: Path, state: State, **facts: Any) -> None:
+    """Enter a state. Facts of earlier states stay, but for how those ended.
+
+    Args:
+        folder: of the run, or of what a mode leaves there.
+        state: the state that begins now.
+        facts: `about` (see `about.about`), `score`, `error`, `traceback` and the like.
+    """
+    kept = {key: value for key, value in read(folder).items() if key in ("about", "job", "log")}
+    moment = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    who = {"host": socket.gethostname(), "process": os.getpid(), "restarts": int(os.environ.get(RESTARTS, 0))}
+    content = moment | who | kept | {key: value for key, value in facts.items() if value is not None}
+    atomic.write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
+
+
+RESTARTS = "SLURM_RESTART_COUNT"
+
+
+def read(folder: Path) -> Content:
+    """The state that a folder's status.json names, with its facts; empty if there is none that can be read."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("state"), str) else {}
+
+
+class Kept:
+    """Receives the score of what is done while a status is kept."""
+
+    score: float | None = None
+
+
+@contextmanager
+def kept(folder: Path, **facts: Any) -> Iterator[Kept]:
+    """A context whose state is `running`, and after it what became of it."""
+    outcome = Kept()
+    write(folder, "running", **facts)
+    try:
+        yield outcome
+    except Exception as error:
+        failed(folder, error)
+        raise
+    except BaseException:
+        write(folder, "stopped")
+        raise
+    write(folder, "finished", score=outcome.score)
+
+
+def failed(folder: Path, error: Exception) -> None:
+    """Enter the state `failed`, with the error; with its traceback if the message does not explain it."""
+    explained = isinstance(error, UserError)
+    message = str(error) if explained else f"{type(error).__name__}: {error}"
+    trace = None if explained else "".join(traceback.format_exception(error))
+    write(folder, "failed", error=message[-LONGEST_ERROR:], traceback=trace)
