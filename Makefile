@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kill test-devices check bench clean
+.PHONY: help setup run test test-kill test-devices test-cluster check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an u
 
 test-devices: setup ## compare two devices with one on images (DATA=PATH, with train and val)
 	$(BIN)/python tests/devices.py $(DATA)
+
+test-cluster: setup ## sweeps on a real SLURM cluster, which it sets up on Debian, as root
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visual_transformers.app import INTERRUPTED, completed, leave_nothing, slug
+from visual_transformers.app import INTERRUPTED, completed, leave_nothing
 from visual_transformers.models import weights
 from visual_transformers.targets import build
 
@@ -116,25 +116,6 @@ def test_the_current_folder_is_never_taken_away(tmp_path, monkeypatch):
     leave_nothing(tmp_path)
     leave_nothing(Path("nowhere"))
     assert [*tmp_path.iterdir()] == [tmp_path / ".hydra"]
-
-
-def test_a_sweep_s_folder_differs_where_its_overrides_do():
-    assert slug(["model=resnet18,vt_resnet18", "seed=0,1"]).startswith("model-resnet18+vt_resnet18+seed-0+1-")
-    assert slug(["data.root=a/b"]) != slug(["data.root=a_b"])
-    assert not set("/=,'") & set(slug(["data.root='/a/b'", "seed=0,1"]))
-    assert len(slug(["x=" + "1" * 500])) < 100
-
-
-def test_a_sweep_is_given_a_folder_named_by_its_overrides_beside_them():
-    assert completed(["seed=0,1", "-m"]) == [f"hydra.sweep.dir=sweeps/{slug(['seed=0,1'])}", "seed=0,1", "-m"]
-    own = ["-m", "seed=0,1", "hydra.sweep.dir=mine"]
-    assert completed(own) == own
-    assert completed(["seed=0"]) == ["seed=0"]
-
-
-def test_testing_or_moving_a_sweep_finds_its_folder():
-    trained = completed(["-m", "seed=0,1"])[1]
-    assert completed(["-m", "seed=0,1", "mode=test", "hardware.workers=2", "resume=auto"])[1] == trained
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

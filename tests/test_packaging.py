@@ -53,7 +53,7 @@ def imported(path: Path) -> set[str]:
         ("hydra", {"app.py", "targets.py"}),
         ("omegaconf", {"app.py", "config.py", "config_checks.py", "targets.py"}),
         ("torchmetrics", {"metrics.py"}),
-        ("submitit", {"training/distributed.py"}),
+        ("submitit", {"training/distributed.py", "training/preemption.py"}),
         ("rich", {"loggers/console.py", "progress.py", "tables.py"}),
         ("matplotlib", {"plots.py", "plots_look.py"}),
     ],

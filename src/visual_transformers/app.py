@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,22 +11,35 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
+import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
-from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner
+from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner, sweeps
 from visual_transformers.config import ADOPTED, adopt, checked
-from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError, suggestion
+from visual_transformers.errors import (
+    ConfigError,
+    Interrupted,
+    InUseError,
+    RunError,
+    UserError,
+    WeightsError,
+    suggestion,
+)
 from visual_transformers.models import weights
 from visual_transformers.settings import Config
+from visual_transformers.training import distributed, preemption, status
+from visual_transformers.training.checkpoint import changed_settings
 from visual_transformers.training.launch import on_devices
+from visual_transformers.training.preemption import INTERRUPTED
 from visual_transformers.training.rundir import RunDirectory
 
 MODES: dict[str, Callable[[Config, Path], float | None]] = {
@@ -44,11 +56,8 @@ TOGETHER = ("train", "test")
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
 """Modes that are about the model of the run in whose folder they leave their results."""
-LONGEST_NAME = 80
 EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
 """Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
-INTERRUPTED = 130
-"""Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
 
 class Refused(BaseException):
@@ -66,26 +75,60 @@ def run(cfg: DictConfig) -> float | None:
     """One job: a plain function of an importable module, for submitit pickles it by name.
 
     Raises:
-        Refused: from an error that its message explains. Of a sweep's job such an error comes as it is, for then Hydra
-            goes on with the other jobs and says which one it was.
+        Refused: from an error that its message explains, of a job that is no part of a sweep.
     """
     hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
     try:
-        return job(cfg, hydra_config)
+        if hydra_config.mode is RunMode.MULTIRUN:
+            return job_of_a_sweep(cfg, hydra_config, directory)
+        return job(cfg, hydra_config, directory)
     except EXPLAINED as error:
-        leave_nothing(Path(hydra_config.runtime.output_dir))
         if hydra_config.mode is RunMode.MULTIRUN:
             raise
+        leave_nothing(directory)
         raise Refused(error) from error
 
 
-def job(cfg: DictConfig, hydra_config: HydraConf) -> float | None:
+def job(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
     """Check the configuration, and do what its mode says.
 
     Raises:
         UserError: if the configuration or the data cannot be used.
     """
-    directory = Path(hydra_config.runtime.output_dir)
+    config = configured(cfg, hydra_config, directory)
+    work = MODES[config.mode]
+    return on_devices(work, config, directory) if config.mode in TOGETHER else work(config, directory)
+
+
+def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
+    """The same, whose end stands in a status for whoever looks at the sweep; a training keeps one by itself.
+
+    An error is said here, where the job's own log has it, as well as raised: Hydra keeps it, and goes on.
+    """
+    trains = cfg.mode == sweeps.TRAIN
+    place = directory if trains else directory / str(cfg.mode)
+    try:
+        with preemption.given_back(directory):
+            score = job(cfg, hydra_config, directory)
+    except Exception as error:
+        if distributed.is_first():
+            if not isinstance(error, InUseError):  # the state is that of the process that works on the run
+                status.failed(place, error)
+            said = f"error: {error}" if isinstance(error, EXPLAINED) else traceback.format_exc().rstrip()
+            print(said, file=sys.stderr)
+        raise
+    if not trains and distributed.is_first():
+        status.write(place, "finished", score=score)
+    return score
+
+
+def configured(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> Config:
+    """The checked configuration of a job in that directory, with the settings of the trained model that it uses.
+
+    Raises:
+        ConfigError: listing every problem that was found.
+    """
     overrides = list(hydra_config.overrides.task)
     choices = {str(group): str(option) for group, option in hydra_config.runtime.choices.items()}
     check_sweep_files(overrides, hydra_config.mode)
@@ -94,12 +137,60 @@ def job(cfg: DictConfig, hydra_config: HydraConf) -> float | None:
         if trained := trained_settings(str(file)):
             adopt(cfg, trained, overrides)
             choices = {}  # for the groups may be the trained model's
-    config = checked(cfg, choices)
-    work = MODES[config.mode]
-    score = on_devices(work, config, directory) if config.mode in TOGETHER else work(config, directory)
-    if config.mode == "profile" and hydra_config.mode is RunMode.MULTIRUN:
-        cost_report.gather(Path(hydra_config.sweep.dir))
-    return score
+    return checked(cfg, choices)
+
+
+def check_same_settings(config: Config, directory: Path) -> None:
+    """See that a finished run is what a configuration would train.
+
+    Raises:
+        ConfigError: if it is not; lists what differs.
+    """
+    then = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    changed = [c for c in changed_settings(then, config.everything) if not c.within(config.resume.allow)]
+    if changed:
+        raise ConfigError(
+            f"{directory} was trained with other settings:\n"
+            + "\n".join(f"  {change}" for change in changed)
+            + "\ngive this sweep another name (sweep.name=...), or train anew (resume=never)"
+        )
+
+
+class Sweep(Callback):
+    """What Hydra calls when a sweep begins and ends: names it, and says at its end what became of its jobs."""
+
+    folder: ClassVar[Path | None] = None
+    """Of the sweep that this process has started."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Name the sweep by its overrides unless it has a name.
+
+        The name becomes an override because every job composes its own configuration, in which those of the others are
+        not to be seen.
+        """
+        if config.sweep.name is None:
+            name = sweeps.name_of(config.hydra.overrides.task)
+            with read_write(config), read_write(config.hydra):
+                config.sweep.name = name
+                config.hydra.overrides.task.append(f"sweep.name={name}")
+        Sweep.folder = Path(config.hydra.sweep.dir)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Print how the jobs have ended.
+
+        Raises:
+            Refused: if one of them did not finish; Hydra would turn an `Exception` of a callback into a warning.
+        """
+        folder = Path(config.hydra.sweep.dir)
+        if config.mode == "profile":
+            cost_report.gather(folder)
+        sweeps.print_outcomes(folder, sweeps.LAUNCHED)
+        open_ended = [job for job in sweeps.LAUNCHED if job.state != "finished"]
+        if open_ended and config.sweep.wait:
+            raise Refused(RunError(f"{len(open_ended)} of {len(sweeps.LAUNCHED)} jobs did not finish; {AGAIN}"))
+
+
+AGAIN = "the same command goes on with them"
 
 
 LEFT_BY_HYDRA = {".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml"}
@@ -111,8 +202,10 @@ def leave_nothing(folder: Path) -> None:
     The folders above it go too, as far as they are below the current one and empty.
     """
     folder, here = folder.absolute(), Path.cwd()
-    others = (path for path in folder.rglob("*") if path.relative_to(folder).as_posix() not in LEFT_BY_HYDRA)
-    if any(others) or here.is_relative_to(folder):
+    left = (path.relative_to(folder) for path in folder.rglob("*"))
+    if any(
+        path.as_posix() not in LEFT_BY_HYDRA and path.parts[0] != ".submitit" for path in left
+    ) or here.is_relative_to(folder):
         return
     with suppress(OSError):  # there is no such folder, it is a link, or one above it is not empty
         shutil.rmtree(folder)
@@ -159,9 +252,8 @@ def main() -> None:
         error = stop.error if isinstance(stop, Refused) else stop
         if asked_for_traces or (happened_in_the_job(error) and not isinstance(error, EXPLAINED)):
             raise
-        for argument in sys.argv[1:]:
-            if argument.startswith(SWEEP_FOLDER):
-                leave_nothing(Path(argument.removeprefix(SWEEP_FOLDER)))
+        if Sweep.folder:
+            leave_nothing(Sweep.folder)
         sys.exit(f"error: {explained(error)}")
 
 
@@ -174,24 +266,20 @@ def completed(arguments: list[str]) -> list[str]:
     """The command line, with what Hydra leaves to be said.
 
     `weights=PATH` stands for `weights.file=PATH`, and `resume=HOW` for `resume.checkpoint=HOW`; quotes around paths and
-    globs that Hydra would read as lists or dictionaries; a trained run's own name; a folder for a sweep; and resolved
-    values for --cfg job.
-
-    A sweep's folder is named by its overrides, so the same command finds it again. It is given as an override because
-    every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
+    globs that Hydra would read as lists or dictionaries; a trained run's own name; and resolved values for --cfg job.
+    `-m` comes first, for between overrides it would part them.
     """
-    arguments = [quoted(_in_full(argument)) for argument in arguments]
+    arguments = [quoted(_in_full(argument)) for argument in sorted(arguments, key=lambda text: text not in MULTIRUN)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
     added = name_of_the_trained_run(overrides)
-    if sweeps and not any(override.startswith((SWEEP_NAME, SWEEP_FOLDER)) for override in overrides):
-        told_apart = [override for override in overrides if not override.startswith(NOT_IN_A_SWEEP_S_NAME)]
-        added.append(f"{SWEEP_NAME}{slug(told_apart)}")
     first = arguments.index(overrides[0]) if overrides else len(arguments)
     arguments = [*arguments[:first], *added, *arguments[first:]]
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
         arguments = [*arguments, "--resolve"]
     return arguments
+
+
+MULTIRUN = ("-m", "--multirun")
 
 
 def _in_full(argument: str) -> str:
@@ -226,16 +314,14 @@ def name_of_the_trained_run(overrides: list[str]) -> list[str]:
     return [quoted(f"name={trained['name']}")] if trained else []
 
 
-SWEEP_NAME, SWEEP_FOLDER = "sweep.name=", "hydra.sweep.dir="
-NOT_IN_A_SWEEP_S_NAME = ("mode=", "resume.", "checkpoint.", "debug.", "hydra", "hardware", "logger", "sweep.")
-
-
 def explained(error: Exception) -> str:
     """The message of an error; for an option or a key that does not exist, with those that do."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: no such option{suggestion(option, error.options)}"
     message, cause = str(error).split("\nConfig search path")[0], error.__cause__
+    if "add --multirun" in message:
+        message += "\n(and if hardware=... makes it a sweep: another key is mistaken, which --multirun will name)"
     if isinstance(cause, ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         return (
             f"{cause.full_key}: no such key{suggestion(str(cause.key), map(str, cause.parent_node))}\n"
@@ -244,13 +330,3 @@ def explained(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and cause.msg and str(cause.msg) not in message:
         message += f"\n{cause.msg}"
     return message
-
-
-def slug(overrides: list[str]) -> str:
-    """A folder name for a command's overrides: readable, another one for other overrides, and free of `=` and `,`.
-
-    Those two would have to be quoted wherever a file of the sweep is named on a command line.
-    """
-    text = ",".join(overrides) or "defaults"
-    name = re.sub(r"[^\w.+-]+", "_", text.replace("=", "-").replace(",", "+"))
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

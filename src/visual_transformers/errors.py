@@ -60,8 +60,21 @@ class RunError(UserError):
     """A run directory cannot be used as asked, or a run had to stop."""
 
 
+class InUseError(RunError):
+    """Another process works on the run."""
+
+
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop and saved its state. No `Exception`, so that it ends a sweep as well."""
+    """A run was asked to stop and saved its state. No `Exception`, so that it ends a sweep as well.
+
+    Args:
+        message: where it stands, and how it goes on.
+        by_scheduler: whether it was SLURM's warning, after which the job is to be started again.
+    """
+
+    def __init__(self, message: str, *, by_scheduler: bool = False):
+        super().__init__(message)
+        self.by_scheduler = by_scheduler
 
 
 def suggestion(key: str, known: Iterable[str], all_of_them: str = "there are") -> str:

@@ -22,8 +22,8 @@ from visual_transformers.training.interruption import Interruption
 from visual_transformers.training.lock import RunLock
 from visual_transformers.training.rundir import RunDirectory
 
-NOTHING, SAVE, STOP = range(3)
-"""What a process may wish between two steps, each including the one before."""
+NOTHING, SAVE, STOP, YIELD = range(4)
+"""What a process may wish between two steps, each including the one before; to yield is to be started again later."""
 
 
 def train(cfg: Config, directory: Path) -> float:
@@ -51,7 +51,9 @@ def train(cfg: Config, directory: Path) -> float:
             fit(run, log, wishes)
             distributed.wait_for_all()  # nobody reads before the weights are written
             if run.state.evaluated_step < run.total_steps:
-                raise Interrupted(f"stopped at step {run.state.step} of {run.total_steps}, {goes_on(cfg, files)}")
+                raise wishes.interrupted(
+                    f"stopped at step {run.state.step} of {run.total_steps}, {goes_on(cfg, files)}"
+                )
             winner, results = score_the_best(run, wishes)
             if main:
                 results.write(directory, info.about | {"best": winner, "train_seconds": run.state.seconds})
@@ -80,7 +82,7 @@ def score_the_best(run: TrainRun, wishes: Wishes) -> tuple[Node, Results]:
     weights.load(parts.model, weights.read(run.files.best), backbone_only=False, classes=parts.data.classes)
     results = score(cfg, parts, wishes.stops)
     if results is None:
-        raise Interrupted(f"stopped while the best weights were scored, after the last step; {goes_on(cfg, run.files)}")
+        raise wishes.interrupted(f"stopped while the best weights were scored, {goes_on(cfg, run.files)}")
     return run.state.ranking[0], results
 
 
@@ -111,18 +113,26 @@ def test(cfg: Config, directory: Path) -> float:
 
 
 class Wishes:
-    """What the processes of a run want to do between two steps, agreed among them. Its methods are collective."""
+    """What the processes of a run want to do between two steps, agreed among them."""
 
     def __init__(self, interruption: Interruption) -> None:
-        self.interruption, self.agreed = interruption, Agreement()
+        self._interruption, self._agreement = interruption, Agreement()
+        self.agreed = NOTHING
 
-    def agree(self, saves: bool) -> int:
-        """What all do now."""
-        return self.agreed(STOP if self.interruption.requested else SAVE if saves else NOTHING)
+    def agree(self, *, saves: bool = False) -> int:
+        """What all do now. Collective."""
+        asked = self._interruption
+        own = YIELD if asked.by_scheduler else STOP if asked.requested else SAVE if saves else NOTHING
+        self.agreed = self._agreement(own)
+        return self.agreed
 
     def stops(self) -> bool:
-        """Whether all stop now."""
-        return self.agree(saves=False) == STOP
+        """Whether all stop now. Collective."""
+        return self.agree() >= STOP
+
+    def interrupted(self, message: str) -> Interrupted:
+        """The end of a run that stopped as agreed."""
+        return Interrupted(message, by_scheduler=self.agreed == YIELD)
 
 
 def fit(run: TrainRun, log: Loggers, wishes: Wishes) -> None:
@@ -141,7 +151,7 @@ def fit(run: TrainRun, log: Loggers, wishes: Wishes) -> None:
         wish = wishes.agree(saves=run.asks_to_save())
         if wish >= SAVE or run.is_step_to_save:
             run.save()
-        if wish == STOP:
+        if wish >= STOP:
             return
         run.step(next(batches))
         log.advance()

@@ -7,13 +7,16 @@ from visual_transformers.errors import RunError
 from visual_transformers.models import weights
 from visual_transformers.settings import Config
 from visual_transformers.train_run import TrainRun
-from visual_transformers.training import checkpoint, distributed
+from visual_transformers.training import checkpoint, distributed, preemption
 from visual_transformers.training.rundir import RunDirectory
 
 
 def started(cfg: Config, files: RunDirectory) -> TrainRun:
     """A run where `resume` says: at its start, or at the step that a checkpoint is of. Collective."""
-    found = checkpoint.to_go_on_from(cfg.resume.checkpoint, files)
+    how = cfg.resume.checkpoint
+    if how == "never" and preemption.restarts():
+        how = "auto"  # a job that its scheduler starts again is the same run
+    found = checkpoint.to_go_on_from(how, files)
     with distributed.first_on_its_machine():  # for published weights are fetched
         file = weights.read(cfg.weights.file) if cfg.weights.file and not found else None
     run = TrainRun.build(cfg, files, file)
@@ -26,7 +29,7 @@ def started(cfg: Config, files: RunDirectory) -> TrainRun:
     distributed.wait_for_all()  # what is there was read by all before it is moved away
     if distributed.is_main():
         files.clear_torn(last_too=found is not None and found.own and found.path == files.previous)
-        goes_on = cfg.resume.checkpoint in ("auto", "must") or (found and found.own)
+        goes_on = how in ("auto", "must") or (found and found.own)
         if not goes_on and (aside := files.set_aside()):
             print(f"set the earlier run of this name aside in {aside}")
         if best_weights:

@@ -37,6 +37,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def is_first() -> bool:
+    """Whether this is the main process of its run, also before or after the processes know each other."""
+    return is_main() and not (started_as_one_of_many() and int(os.environ["RANK"]) != 0)
+
+
 def local_rank() -> int:
     """The number of this process among those on this machine, which is the number of its device."""
     return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0

@@ -10,8 +10,10 @@ from typing import Any
 
 from visual_transformers.training import distributed
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""Ctrl-C, termination, and SLURM's warning of the end as submitit sets it up."""
+SCHEDULER_S = signal.SIGUSR2
+"""SLURM's warning of the end, as submitit sets it up."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, SCHEDULER_S)
+"""Ctrl-C, termination, and that warning."""
 ONE_REQUEST = 1.0
 """Seconds within which signals are one request: torchrun passes on a Ctrl-C that the terminal has sent to all."""
 
@@ -24,6 +26,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = False
+        self.by_scheduler = False
+        """Whether the request was SLURM's warning."""
         self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -42,5 +46,6 @@ class Interruption:
                 raise KeyboardInterrupt
             return
         self.requested, self._since = True, time.monotonic()
+        self.by_scheduler = number == SCHEDULER_S
         if distributed.is_main():
             print("\nstopping after this step, to save it; Ctrl-C once more stops at once", file=sys.stderr, flush=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import ClassVar, TextIO
 
-from visual_transformers.errors import RunError
+from visual_transformers.errors import InUseError
 
 
 class RunLock:
@@ -19,8 +20,11 @@ class RunLock:
     is a record lock, which loader processes do not inherit: they may outlive a killed run by seconds.
 
     Raises:
-        RunError: if another process has it, naming that.
+        InUseError: if another process has it, naming that.
     """
+
+    held_here: ClassVar[set[Path]] = set()
+    """Folders whose lock this process has."""
 
     def __init__(self, directory: Path):
         self.path = directory / ".lock"
@@ -31,6 +35,7 @@ class RunLock:
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
+        self.held_here.add(self.path.parent.resolve())
         return self
 
     def _locked(self) -> TextIO:
@@ -41,7 +46,7 @@ class RunLock:
             except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise RunError(
+                raise InUseError(
                     f"{self.path.parent}: {holder} works on this run; wait for it, stop it, or give this run another "
                     "name (name=...)"
                 ) from error
@@ -56,3 +61,26 @@ class RunLock:
     def __exit__(self, *exception: object) -> None:
         self.path.unlink(missing_ok=True)
         self._file.close()
+        self.held_here.discard(self.path.parent.resolve())
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process works on the run in a folder. A file system without locks cannot tell, and then says no."""
+    if directory.resolve() in RunLock.held_here:  # for closing the file below would free our own lock
+        return True
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        asked = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_ = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return bool(kind != fcntl.F_UNLCK)
+
+
+FLOCK = "hhqqi4x"
+"""Linux's struct flock on 64 bits: type, whence, start, length, process."""

@@ -33,7 +33,7 @@ def write(folder: Path, state: State, **facts: Any) -> None:
         state: the state that begins now.
         facts: `about` (see `about.about`), `score`, `error`, `traceback` and the like.
     """
-    kept = {key: value for key, value in read(folder).items() if key in ("about", "job", "log")}
+    kept = {key: value for key, value in read(folder).items() if key == "about"}
     moment = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
     who = {"host": socket.gethostname(), "process": os.getpid(), "restarts": int(os.environ.get(RESTARTS, 0))}
     content = moment | who | kept | {key: value for key, value in facts.items() if value is not None}
@@ -41,6 +41,7 @@ def write(folder: Path, state: State, **facts: Any) -> None:
 
 
 RESTARTS = "SLURM_RESTART_COUNT"
+"""SLURM's environment variable: how often it has started the job again."""
 
 
 def read(folder: Path) -> Content:
