@@ -213,6 +213,11 @@ def leave_nothing(folder: Path) -> None:
             above.rmdir()
 
 
+def left_by_hydra(path: Path) -> bool:
+    """Whether Hydra, or its launcher, left a file or folder of this path within that of a command."""
+    return path.as_posix() in LEFT_BY_HYDRA or path.parts[0] == ".submitit"
+
+
 def check_sweep_files(overrides: list[str], mode: RunMode | None) -> None:
     """See that a file of the group `sweep` is used for a sweep.
 
