@@ -23,6 +23,8 @@ from visual_transformers.loggers import Files, Logger, Loggers, Record, RunInfo,
 EPOCH = 5
 """Steps, of which the last one also has an epoch's record."""
 TOTAL = 40
+SOON = 12.0
+"""Seconds in which W&B starts and what was logged is in its files; left alone it writes every 15."""
 
 
 def records(first: int, last: int) -> list[Record]:
@@ -68,9 +70,11 @@ def killed_session(logger: Logger, run: RunInfo, last: int, when: Callable[[], b
     wait_for_the_next_second(run.directory)
     process = multiprocessing.get_context("fork").Process(target=logged_and_killed)
     process.start()
-    process.join(60)
+    process.join(SOON)
+    still_waiting = process.is_alive()
     process.kill()
-    assert process.exitcode == -signal.SIGKILL
+    process.join()
+    assert not still_waiting and process.exitcode == -signal.SIGKILL
 
 
 def wait_for_the_next_second(folder: Path) -> None:

@@ -52,22 +52,22 @@ def nested(item: dict[str, Any], key: str) -> dict[str, Any]:
     return item.get(key) or flat
 
 
-def logged_results(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    [row] = [row["item"] for row in of_type(messages, "history") if row["item"]["kind"] == "results"]
+def logged(messages: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    [row] = [row["item"] for row in of_type(messages, "history") if row["item"]["kind"] == kind]
     return row
 
 
 def table(trained: Path, messages: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """The rows of a table, from the file that W&B would send."""
     [log] = logs(trained)
-    content = json.loads((log.parent / "files" / nested(logged_results(messages), name)["path"]).read_text())
+    content = json.loads((log.parent / "files" / nested(logged(messages, "tables"), name)["path"]).read_text())
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
 def test_w_and_b_has_the_records_and_then_the_results(trained, messages):
     rows = history(trained)
-    assert rows[:-1] == lines(trained)
-    assert rows[-1]["kind"] == "results" and rows[-1]["step"] == 4
+    assert rows[:-2] == lines(trained)
+    assert list(map(moment, rows[-2:])) == [("pictures", 4), ("tables", 4)]
 
 
 def test_w_and_b_s_summary_has_that_of_the_run(trained, messages):
@@ -97,8 +97,8 @@ def test_w_and_b_has_the_scores_of_classes_and_what_they_are_taken_for(trained, 
 
 def test_w_and_b_has_the_pictures_and_the_weights(trained, messages):
     [log] = logs(trained)
-    sent = [nested(logged_results(messages), "results/samples")["path"]]
-    sent += nested(logged_results(messages), "results/attention")["filenames"]
+    sent = [nested(logged(messages, "pictures"), "results/samples")["path"]]
+    sent += nested(logged(messages, "pictures"), "results/attention")["filenames"]
     ours = [trained / "samples.png", trained / "attention/1.png", trained / "attention/2.png"]
     assert [(log.parent / "files" / path).read_bytes() for path in sent] == [path.read_bytes() for path in ours]
     [artifact] = [found for found in of_type(messages, "artifact") if found["type"] == "model"]
@@ -132,7 +132,7 @@ def test_a_run_that_was_killed_and_goes_on_is_whole_in_both(tmp_path):
     assert list(map(moment, records))[-2:] == [("step", 8), ("epoch", 8)]
     rows = history(process.run)
     found = {moment(row): row for row in rows}
-    assert len(found) == len(rows) == len(records) + 1
+    assert len(found) == len(rows) == len(records) + 2
     for record in records:  # the pace of a step that came again is another
         row = found[moment(record)]
         assert row | {"images_per_second": 0} == record | {"images_per_second": 0}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+import torch
+from PIL import Image
 from sessions import (
     TOTAL,
     as_in_the_file,
@@ -22,6 +25,7 @@ from wandb_server import StoredRun, WandbServer
 
 from visual_transformers.errors import Interrupted
 from visual_transformers.loggers import Files, Loggers, WandB
+from visual_transformers.results import Results
 
 
 @pytest.fixture
@@ -96,3 +100,19 @@ def test_a_server_that_vanishes_neither_stops_nor_slows_a_run(tmp_path, server, 
     with WandbServer() as back:
         sent_by_hand(back, "--include-online", log.parent)
         assert kept(back) == records(0, TOTAL)
+
+
+def test_tables_that_the_server_does_not_take_cost_nothing_else(tmp_path, server, capfd):
+    """W&B asks the server about tables, and the stand-in knows nothing of them."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "samples.png")
+    (tmp_path / "summary.json").write_text(json.dumps({"best": {"step": 2}, "scores": {"top1": 0.5}}))
+    results = Results({"top1": 0.5}, {name: {"recall": 0.5} for name in "ab"}, torch.ones(2, 2), [])
+    with Loggers([Files(curves=False), WandB(timeout=10)], info(tmp_path)) as log:
+        for record in records(0, 2):
+            log.record(record)
+        log.results(results)
+    run = stored(server)
+    assert [row["kind"] for row in run.history] == ["step", "step", "pictures"]
+    assert run.history[-1]["results/samples"]["width"] == 4
+    assert run.summary["scores"] == {"top1": 0.5} and run.exit_code == 0
+    assert capfd.readouterr().err.count("note: W&B failed (") == 1

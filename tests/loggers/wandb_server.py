@@ -40,8 +40,7 @@ class WandbServer:
         self.lock = threading.Lock()
 
     def __enter__(self) -> WandbServer:
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"server_of": self}))
-        self.http.daemon_threads = True
+        self.http = Http(("127.0.0.1", 0), type("Handler", (Handler,), {"server_of": self}))
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
         self.thread.start()
@@ -105,6 +104,15 @@ class WandbServer:
 
 
 LINES = ("history", "events")
+
+
+class Http(ThreadingHTTPServer):
+    """Answers each client in a thread."""
+
+    daemon_threads = True
+
+    def handle_error(self, *arguments: object) -> None:
+        """Say nothing of clients that are killed."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -13,8 +13,8 @@ from visual_transformers.loggers.logger import Logger, RunInfo
 from visual_transformers.loggers.records import Record
 from visual_transformers.results import Results
 
-LOCAL_SECONDS = 15.0
-"""What W&B may need for its work on this machine when a run ends, beside waiting for the server."""
+PATIENCE = 60.0
+"""Seconds that W&B may take when a run ends, beside `timeout`: some of its calls wait by a measure of their own."""
 
 
 @dataclass
@@ -68,11 +68,14 @@ class WandB(Logger):
 
     def results(self, results: Results) -> None:
         """Log scores, pictures and tables, and upload the best weights if that is asked for."""
-        self.background.do(partial(self.session.results, results))
+        self.background.do(self.session.scores)
+        self.background.do(partial(self.session.tables, results))
+        if self.upload_best:
+            self.background.do(self.session.upload_best)
 
     def close(self, error: BaseException | None) -> None:
         """End the W&B run as this one ended: finished, failed, or to be continued."""
         self.background.do(partial(self.session.finish, error))
         self.background.do(self.session.leave)
-        if not self.background.close(2 * self.timeout + LOCAL_SECONDS):
+        if not self.background.close(2 * self.timeout + PATIENCE):
             print("note: W&B does not answer; the run ends without it", file=sys.stderr)

@@ -13,23 +13,23 @@ MATRIX_CLASSES = 50
 """Classes, at most, of a confusion matrix that is shown whole."""
 
 
-def media(results: Results, folder: Path, attention: int) -> dict[str, Any]:
-    """What is logged beside the scores, by name.
+def pictures(folder: Path, attention: int) -> dict[str, Any]:
+    """Those in a run's folder by name, of attention not more than so many."""
+    found: dict[str, Any] = {}
+    if (samples := folder / "samples.png").is_file():
+        found["results/samples"] = wandb.Image(str(samples))
+    if sheets := attention_sheets(folder, attention):
+        found["results/attention"] = [wandb.Image(str(path), caption=f"picture {path.stem}") for path in sheets]
+    return found
 
-    Args:
-        results: of the best weights.
-        folder: of the run, with the pictures.
-        attention: pictures, at most, with where visual tokens look.
-    """
+
+def tables(results: Results) -> dict[str, Any]:
+    """Scores of each class, what classes are taken for, and a matrix of that where it is not too large."""
     found: dict[str, Any] = {"results/classes": _table([{"class": c, **row} for c, row in results.classes.items()])}
     if confused := results.most_confused(MOST_CONFUSED):
         found["results/most_confused"] = _table(confused)
     if len(results.classes) <= MATRIX_CLASSES:
         found["results/confusion_matrix"] = _matrix(results)
-    if (samples := folder / "samples.png").is_file():
-        found["results/samples"] = wandb.Image(str(samples))
-    if looks := attention_sheets(folder, attention):
-        found["results/attention"] = [wandb.Image(str(path), caption=f"picture {path.stem}") for path in looks]
     return found
 
 

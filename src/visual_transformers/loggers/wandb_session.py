@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import wandb
 
 from visual_transformers import atomic
-from visual_transformers.loggers import wandb_log
+from visual_transformers.loggers import wandb_log, wandb_media
 from visual_transformers.loggers.logger import RunInfo
 from visual_transformers.loggers.records import Moment, Record, charted, moment
-from visual_transformers.loggers.wandb_media import media
 from visual_transformers.results import Results
 from visual_transformers.training.rundir import RunDirectory
 
@@ -137,30 +138,31 @@ class Session:
 
     def record(self, record: Record) -> None:
         """Log a record as a row, unless W&B has it."""
-        if self.run and moment(record) not in self.logged:
-            self.run.log(charted(record))
-            self.logged.add(moment(record))
+        self._log(charted(record))
 
-    def results(self, results: Results) -> None:
-        """Log scores, pictures and tables as the last row, and upload the best weights if that is asked for."""
-        if not self.run:
-            return
-        folder = self.info.directory
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        self.run.summary.update({key: summary[key] for key in SUMMARY if key in summary})
-        row = {"kind": "results", "step": self.info.total_steps}
-        if moment(row) in self.logged:
-            return
-        if self.keys.upload_best:
-            self._upload(RunDirectory(folder).best, summary["best"])
-        self.run.log(row | media(results, folder, self.keys.attention))
-        self.logged.add(moment(row))
+    def _log(self, row: Record, more: Callable[[], dict[str, Any]] = dict) -> None:
+        if self.run and moment(row) not in self.logged:
+            self.run.log(row | more())
+            self.logged.add(moment(row))
 
-    def _upload(self, best: Path, about: dict[str, Any]) -> None:
-        assert self.run
-        artifact = wandb.Artifact(f"best-{self.run.id}", type="model", metadata=about)
-        artifact.add_file(str(best))
-        self.run.log_artifact(artifact, aliases=["best"])
+    def scores(self) -> None:
+        """Log scores and pictures of the best weights."""
+        if self.run:
+            summary = json.loads((self.info.directory / "summary.json").read_text(encoding="utf-8"))
+            self.run.summary.update({key: summary[key] for key in SUMMARY if key in summary})
+            pictures = partial(wandb_media.pictures, self.info.directory, self.keys.attention)
+            self._log({"kind": "pictures", "step": self.info.total_steps}, pictures)
+
+    def tables(self, results: Results) -> None:
+        """Log tables of the best weights, which W&B cannot do without the server if it is online."""
+        self._log({"kind": "tables", "step": self.info.total_steps}, partial(wandb_media.tables, results))
+
+    def upload_best(self) -> None:
+        """Make the best weights an artifact; W&B sees whether it has them already."""
+        if self.run:
+            artifact = wandb.Artifact(f"best-{self.run.id}", type="model")
+            artifact.add_file(str(RunDirectory(self.info.directory).best))
+            self.run.log_artifact(artifact, aliases=["best"])
 
     def finish(self, error: BaseException | None) -> None:
         """Say how the run ended, and send the rest; what cannot be sent in time stays in the run's folder."""
