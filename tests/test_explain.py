@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from visual_transformers import explain, plots_look
+from visual_transformers import attention, explain, plots_look
 from visual_transformers.errors import DataError, RunError
 from visual_transformers.models import panoptic_fpn, resnet18, weights
 from visual_transformers.targets import build
@@ -48,7 +48,7 @@ def stand_in(heads, *sizes):
     arguments = {t: (torch.zeros(1, h * w, 5), (h, w), None) for t, (h, w) in zip(tokenizers, sizes, strict=True)}
     arguments[transformer] = (torch.zeros(1, 2 * len(sizes), 5),)
     names = tuple(f"level {i}" for i, _ in enumerate(sizes))
-    return explain.TokenStage(names, tuple(tokenizers), transformer), arguments
+    return attention.TokenStage(names, tuple(tokenizers), transformer), arguments
 
 
 def photo(path: Path, width: int = 70, height: int = 50) -> Path:
@@ -72,14 +72,14 @@ def command(fixture, tmp_path: Path, *overrides: str):
 def test_the_entropy_of_a_uniform_map_is_ln_hw_and_of_one_pixel_0():
     one_pixel = torch.zeros(5, 7)
     one_pixel[2, 3] = 1
-    found = explain.entropy(torch.stack([torch.full((5, 7), 1 / 35), one_pixel]))
+    found = attention.entropy(torch.stack([torch.full((5, 7), 1 / 35), one_pixel]))
     assert found.tolist() == pytest.approx([math.log(35), 0.0], abs=1e-6)
 
 
 def test_numbers_say_where_each_token_looks_most_and_how_widely():
     stage, arguments = stand_in(torch.eye(2).expand(2, 2, 2), (4, 6))
-    [part] = explain.looks_of_stage(stage, arguments)
-    said = explain.numbers(part)
+    [part] = attention.looks_of_stage(stage, arguments)
+    said = attention.numbers(part)
     assert (said["name"], said["size"]) == ("level 0", [4, 6])
     assert said["uniform_entropy"] == pytest.approx(math.log(24))
     assert said["tokens"][1] == {"entropy": pytest.approx(0.0, abs=1e-6), "peak": [1, 2]}
@@ -90,7 +90,7 @@ def test_numbers_say_where_each_token_looks_most_and_how_widely():
 def test_interaction_is_the_mean_over_heads_of_what_tokens_take_times_where_those_look():
     heads = torch.rand(2, 2, 2).softmax(dim=2)
     stage, arguments = stand_in(heads, (4, 6))
-    [part] = explain.looks_of_stage(stage, arguments)
+    [part] = attention.looks_of_stage(stage, arguments)
     mixing, (everywhere, pixel) = heads.mean(dim=0).double(), part.attention
     for token in range(2):
         expected = mixing[token, 0] * everywhere + mixing[token, 1] * pixel
@@ -100,7 +100,7 @@ def test_interaction_is_the_mean_over_heads_of_what_tokens_take_times_where_thos
 def test_interaction_runs_over_the_tokens_of_all_levels_at_the_largest_size():
     heads = torch.rand(2, 4, 4).softmax(dim=2)
     stage, arguments = stand_in(heads, (8, 12), (4, 6))
-    fine, coarse = explain.looks_of_stage(stage, arguments)
+    fine, coarse = attention.looks_of_stage(stage, arguments)
     assert coarse.attention.shape == (2, 4, 6)
     mixing, uniform = heads.mean(dim=0).double(), torch.full((8, 12), 1 / 96).double()
     blurred = nn.functional.interpolate(coarse.attention[None, 1:], size=(8, 12), mode="bilinear")[0, 0]
@@ -114,14 +114,14 @@ def test_interaction_runs_over_the_tokens_of_all_levels_at_the_largest_size():
 def test_a_resized_map_keeps_its_mass_even_at_the_border():
     corner = torch.zeros(1, 3, 3)
     corner[0, 0, 0] = 0.7
-    assert explain.as_density(corner, 11, 8).sum().item() == pytest.approx(0.7)
+    assert attention.as_density(corner, 11, 8).sum().item() == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("mixer", [nn.Identity(), nn.Linear(5, 5)])
 def test_tokens_that_no_transformer_mixes_have_no_interaction(mixer):
     stage, arguments = stand_in(torch.eye(2).expand(1, 2, 2), (4, 6))
-    stage = explain.TokenStage(stage.names, stage.tokenizers, mixer)
-    [part] = explain.looks_of_stage(stage, arguments)
+    stage = attention.TokenStage(stage.names, stage.tokenizers, mixer)
+    [part] = attention.looks_of_stage(stage, arguments)
     assert part.interaction is None
     assert part.attention.shape == (2, 4, 6)
 
@@ -130,11 +130,11 @@ def test_hooks_leave_no_trace_even_after_an_error():
     layer = nn.Linear(3, 3)
     x = torch.randn(2, 3)
     before = layer(x)
-    with explain.kept_arguments([layer]) as kept:
+    with attention.kept_arguments([layer]) as kept:
         assert torch.equal(layer(x), before)
         assert kept[layer][0] is x
     assert not layer._forward_pre_hooks
-    with pytest.raises(ZeroDivisionError), explain.kept_arguments([layer]):
+    with pytest.raises(ZeroDivisionError), attention.kept_arguments([layer]):
         1 / 0  # noqa: B018
     assert not layer._forward_pre_hooks
 
@@ -158,16 +158,14 @@ def test_attention_is_that_of_the_forward_pass_and_the_forward_pass_is_unchanged
     image, used = torch.randn(3, 32, 32), []
     with monkeypatch.context() as watched:
         for module in trained.model.vt:
-            attention = module.tokenizer.attention
-            watched.setattr(
-                module.tokenizer, "attention", lambda *given, of=attention: used.append(of(*given)) or used[-1]
-            )
+            usual = module.tokenizer.attention
+            watched.setattr(module.tokenizer, "attention", lambda *given, of=usual: used.append(of(*given)) or used[-1])
         before = trained.logits(image[None])[0]
-    logits, found = explain.looks(trained, explain.token_stages(trained.model), image)
+    logits, found = attention.looks(trained.logits, attention.token_stages(trained.model), image[None])
     assert torch.equal(logits, before)
     assert not any(module._forward_pre_hooks for module in trained.model.modules())
-    for part, attention in zip(found, used, strict=True):
-        torch.testing.assert_close(part.attention.flatten(1), attention[0].T.double())
+    for part, expected in zip(found, used, strict=True):
+        torch.testing.assert_close(part.attention.flatten(1), expected[0].T.double())
         torch.testing.assert_close(part.interaction.sum(dim=(1, 2)), torch.ones(3).double(), rtol=1e-5, atol=0)
 
 
@@ -217,10 +215,16 @@ def test_the_colours_of_a_map_with_a_peak_range_over_its_own_values():
     assert plots_look.colour_range(peaked) == (0.01, 0.65)
 
 
+def test_a_model_without_visual_tokens_is_refused(tiny, tmp_path, monkeypatch):
+    photo(tmp_path / "in/a.png")
+    monkeypatch.setattr(explain, "token_stages", lambda model: [])
+    with pytest.raises(RunError, match="VTResNet has none"):
+        explain.explain(command(tiny, tmp_path), tmp_path / "run")
+
+
 @pytest.mark.parametrize("model", [resnet18(num_classes=3), panoptic_fpn(num_classes=3, backbone="resnet18")])
-def test_a_model_without_visual_tokens_is_refused(model):
-    with pytest.raises(RunError, match=f"{type(model).__name__} has none"):
-        explain.token_stages(model)
+def test_a_model_without_visual_tokens_has_no_stages(model):
+    assert attention.token_stages(model) == []
 
 
 def test_unreadable_files_are_skipped_and_said_when_the_others_are_done(tiny, tmp_path):

@@ -54,6 +54,8 @@ def imported(path: Path) -> set[str]:
         ("omegaconf", {"app.py", "config.py", "config_checks.py", "targets.py"}),
         ("torchmetrics", {"metrics.py"}),
         ("submitit", {"training/distributed.py", "training/preemption.py"}),
+        ("wandb", {"loggers/wandb_log.py", "loggers/wandb_media.py", "loggers/wandb_session.py"}),
+        ("torch.utils.tensorboard", {"loggers/tensorboard.py"}),
         ("rich", {"loggers/console.py", "progress.py", "tables.py"}),
         ("matplotlib", {"plots.py", "plots_look.py"}),
     ],
@@ -62,7 +64,7 @@ def test_a_library_is_imported_only_where_it_belongs(library, allowed):
     users = {
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.py")
-        if any(name.split(".")[0] == library for name in imported(path))
+        if any(f"{name}.".startswith(f"{library}.") for name in imported(path))
     }
     assert users == allowed
 
@@ -77,4 +79,9 @@ def test_models_and_data_know_nothing_of_the_rest(package):
 
 def test_importing_the_models_does_not_import_hydra():
     code = "import sys; from visual_transformers.models import vt_resnet18, vt_fpn; sys.exit('hydra' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_loggers_that_are_not_used_are_not_imported():
+    code = "import sys; import visual_transformers.app; sys.exit({'wandb', 'tensorboard'} & set(sys.modules) != set())"
     subprocess.run([sys.executable, "-c", code], check=True)

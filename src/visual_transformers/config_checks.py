@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import math
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     yield from _of_mode(cfg)
     yield from _of_outputs(cfg)
     yield from _of_inference(cfg)
+    yield from _of_loggers(cfg)
 
 
 def _of_groups(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
@@ -145,6 +147,18 @@ def _of_inference(cfg: DictConfig) -> Iterator[str]:
         yield f"{', '.join(given)}: for segmenters alone, and this is task=classification; leave it out"
 
 
+def _of_loggers(cfg: DictConfig) -> Iterator[str]:
+    """Libraries that not everybody has."""
+    loggers = cfg.get("logger")
+    for name in map(str, loggers if isinstance(loggers, DictConfig) else ()):
+        library = getattr(_target_object(cfg, f"logger.{name}"), "library", None)
+        if library and importlib.util.find_spec(library) is None:
+            yield (
+                f"logger={name}: needs {library}, which is not installed; pip install "
+                f"'visual-transformers[{library}]' brings it, or leave this logger out"
+            )
+
+
 def _changed(node: Any, usual: Inference) -> Iterator[str]:
     """`inference.KEY=VALUE` for each key that is not as usual."""
     if isinstance(node, DictConfig):
@@ -179,6 +193,8 @@ AT_LEAST = {
     "hardware.devices": 1,
     "hardware.workers": 0,
     "hardware.threads": 1,
+    "logger.wandb.attention": 0,
+    "logger.tensorboard.attention": 0,
 }
 ABOVE_0 = (
     "training.clip_norm",
@@ -187,6 +203,7 @@ ABOVE_0 = (
     "data.image_size",
     "distillation.temperature",
     "export.tolerance",
+    "logger.wandb.timeout",
 )
 NO_DECAY = ("norms", "biases")
 EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from visual_transformers import attention
 from visual_transformers.data.loading import EvaluationBatches
 from visual_transformers.data.module import spread
 from visual_transformers.errors import BadFileError, RunError
 from visual_transformers.metrics import Scores
 from visual_transformers.parts import Parts
 from visual_transformers.results import Picture, Results
-from visual_transformers.settings import Config
+from visual_transformers.settings import Config, Inference
 from visual_transformers.training import distributed
+from visual_transformers.training.rundir import clear
 
 
 @torch.inference_mode()
@@ -70,4 +74,20 @@ def score(cfg: Config, parts: Parts, stops: Callable[[], bool] = lambda: False) 
         images, _ = parts.move(image[None], torch.empty(0))
         prediction = parts.logits(images).argmax(dim=1)[0]
         pictures.append(Picture(image, torch.as_tensor(target), prediction.cpu()))
-    return Results(scores.compute(), scores.table(), pictures, batches.skipped)
+    confusion = scores.confusion.compute().cpu()
+    return Results(scores.compute(), scores.table(), confusion, pictures, batches.skipped)
+
+
+def draw_attention(parts: Parts, pictures: list[Picture], folder: Path) -> None:
+    """Draw where the tokens of a VT model look on each picture, a sheet each; nothing of a model without tokens.
+
+    Sheets of an earlier scoring are taken away.
+    """
+    clear(folder.parent, [folder.name])
+    stages = attention.token_stages(parts.model)
+    watched = replace(parts, forward=parts.model, inference=Inference())  # hooks see neither compiled code nor windows
+    for number, picture in enumerate(pictures if stages else (), start=1):
+        images, _ = parts.move(picture.image[None], torch.empty(0))
+        _, found = attention.looks(watched.logits, stages, images)
+        title = f"picture {number} of samples.png"
+        attention.sheet(folder / f"{number}.png", picture.image.permute(1, 2, 0).numpy(), title, found)

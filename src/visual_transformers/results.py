@@ -14,6 +14,8 @@ from visual_transformers.metrics import ClassTable
 from visual_transformers.tables import csv_text, print_table
 
 MAX_CLASSES_PRINTED = 30
+MOST_CONFUSED = 100
+"""Pairs of classes, at most, in a logger's table of those that are confused most often."""
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Results:
 
     scores: dict[str, float]
     classes: ClassTable
+    confusion: Tensor
+    """How often each class (rows) was taken for each (columns): (classes, classes)."""
     pictures: list[Picture]
     skipped: int = 0
     """Samples that could not be read."""
@@ -43,6 +47,22 @@ class Results:
         atomic.write_text(directory / "classes.csv", csv_text(rows))
         if self.pictures:
             self._draw(directory / "samples.png")
+
+    def most_confused(self, limit: int) -> list[dict[str, Any]]:
+        """Rows of a class, another that it was taken for, how often, and in what share; the most frequent first.
+
+        Args:
+            limit: rows, at most: of a thousand classes there are a million pairs.
+        """
+        names, totals = list(self.classes), self.confusion.sum(dim=1).tolist()
+        mistakes = self.confusion.clone().fill_diagonal_(0).flatten()
+        counts, places = mistakes.topk(min(limit, len(mistakes)))
+        pairs = [divmod(place, len(names)) for place in places.tolist()]
+        return [
+            {"truth": names[i], "prediction": names[j], "count": int(count), "share": count / totals[i]}
+            for count, (i, j) in zip(counts.tolist(), pairs, strict=True)
+            if count
+        ]
 
     def print(self, title: str, directory: Path) -> None:
         """Print the scores, those of each class where they fit a screen, and where everything was left."""
@@ -60,3 +80,8 @@ class Results:
         targets, predictions = ([getattr(p, name).numpy() for p in self.pictures] for name in ("target", "prediction"))
         draw = plots.classified if targets[0].ndim == 0 else plots.segmented
         draw(path, images, targets, predictions, list(self.classes))
+
+
+def attention_sheets(folder: Path, limit: int) -> list[Path]:
+    """The first sheets in a run's folder that show where visual tokens look; see `evaluation.draw_attention`."""
+    return sorted((folder / "attention").glob("*.png"), key=lambda path: int(path.stem))[:limit]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from visual_transformers import about
 from visual_transformers.errors import Interrupted, RunError
-from visual_transformers.evaluation import score
+from visual_transformers.evaluation import draw_attention, score
 from visual_transformers.loggers import Loggers
 from visual_transformers.models import weights
 from visual_transformers.parts import Parts
@@ -57,6 +57,7 @@ def train(cfg: Config, directory: Path) -> float:
             winner, results = score_the_best(run, wishes)
             if main:
                 results.write(directory, info.about | {"best": winner, "train_seconds": run.state.seconds})
+                draw_attention(run.parts, results.pictures[: log.attention], directory / "attention")
                 log.results(results)
             outcome.score = winner[cfg.task["metric"]]
         distributed.wait_for_all()  # nobody ends before the loggers have

@@ -1,7 +1,10 @@
 """Where a run's progress goes. All loggers get the same records."""
 
 from visual_transformers.loggers.console import Console
-from visual_transformers.loggers.files import Files, read_records
-from visual_transformers.loggers.logger import Logger, Loggers, Record, RunInfo
+from visual_transformers.loggers.files import Files
+from visual_transformers.loggers.logger import Logger, Loggers, RunInfo
+from visual_transformers.loggers.records import Record, read_records
+from visual_transformers.loggers.tensorboard import TensorBoard
+from visual_transformers.loggers.wandb import WandB
 
-__all__ = ["Console", "Files", "Logger", "Loggers", "Record", "RunInfo", "read_records"]
+__all__ = ["Console", "Files", "Logger", "Loggers", "Record", "RunInfo", "TensorBoard", "WandB", "read_records"]

@@ -10,7 +10,8 @@ from typing import Literal
 from rich.console import Console as RichConsole
 from rich.progress import Progress
 
-from visual_transformers.loggers.logger import Logger, Record, RunInfo
+from visual_transformers.loggers.logger import Logger, RunInfo
+from visual_transformers.loggers.records import Record
 from visual_transformers.progress import bar
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from visual_transformers import atomic, plots
-from visual_transformers.loggers.logger import Logger, Record, RunInfo
+from visual_transformers.loggers.logger import METRICS, Logger, RunInfo
+from visual_transformers.loggers.records import Record
 from visual_transformers.tables import csv_text
 
 
@@ -23,13 +23,11 @@ class Files(Logger):
     curves: bool = True
 
     def start(self, run: RunInfo) -> None:
-        """Take up the records of an earlier part of the run, but for what comes again: later steps and epochs."""
-        self.run = run
-        self.path = run.directory / "metrics.jsonl"
-        known = {"step": run.step, "epoch": run.evaluated_step}
-        self.records = [r for r in read_records(self.path) if r["step"] <= known[r["kind"]]]
-        atomic.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
-        self.file = self.path.open("a", encoding="utf-8")
+        """Take up the records of an earlier part of the run."""
+        self.run, self.records = run, run.earlier()
+        path = run.directory / METRICS
+        atomic.write_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
+        self.file = path.open("a", encoding="utf-8")
 
     def record(self, record: Record) -> None:
         """Append a line, and write the table anew after an epoch."""
@@ -49,11 +47,3 @@ class Files(Logger):
         self.file.close()
         if self.curves and self.records:
             plots.curves(self.run.directory / "curves.png", self.records, self.run.metric, self.run.name)
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl; a last line that was cut off when the run died is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]

@@ -6,13 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+from visual_transformers.loggers.records import Record, read_records
 from visual_transformers.results import Results
 from visual_transformers.settings import Node
 
-Record = dict[str, Any]
-"""Numbers of one moment: `kind` (`step` or `epoch`), `step`, `epoch`, and `train/...` or `val/...` scores."""
+METRICS = "metrics.jsonl"
+"""The file in a run's folder that has every record."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,19 @@ class RunInfo:
     config: Node = field(default_factory=dict)
     about: Node = field(default_factory=dict)
 
+    def earlier(self) -> list[Record]:
+        """The records of an earlier part of the run, but for what comes again: later steps, and epochs not scored."""
+        known = {"step": self.step, "epoch": self.evaluated_step}
+        return [record for record in read_records(self.directory / METRICS) if record["step"] <= known[record["kind"]]]
+
 
 class Logger:
     """Receives the records of a run; whatever a logger has no use for does nothing."""
+
+    library: ClassVar[str | None] = None
+    """What must be installed for it and is not always: the package's name, which is also the extra's."""
+    attention: int = 0
+    """Pictures, at most, for which it wants to show where the visual tokens of a VT model look."""
 
     def start(self, run: RunInfo) -> None:
         """Before the first step."""
@@ -66,6 +77,11 @@ class Loggers:
 
     def __init__(self, loggers: list[Logger], run: RunInfo):
         self.loggers, self.run = loggers, run
+
+    @property
+    def attention(self) -> int:
+        """Pictures, at most, for which any of them wants to show where visual tokens look."""
+        return max((logger.attention for logger in self.loggers), default=0)
 
     def __enter__(self) -> Loggers:
         with ExitStack() as started:

@@ -15,7 +15,7 @@ from visual_transformers import atomic
 OURS = (
     "checkpoints", "test", "predict", "explain", "export", "profile",
     "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
-    "curves.png", "samples.png", "trace.json", "nonfinite.pt", "status.json",
+    "curves.png", "samples.png", "attention", "trace.json", "nonfinite.pt", "status.json", "wandb", "tensorboard",
 )  # fmt: skip
 """What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""
 

@@ -7,11 +7,6 @@ import pytest
 from visual_transformers.loggers import Console, Files, Loggers, RunInfo, read_records
 
 
-@pytest.fixture
-def run(tmp_path):
-    return RunInfo("name", tmp_path, "top1", step=0, evaluated_step=0, total_steps=4, headline="what runs")
-
-
 def step(number: int, loss: float) -> dict:
     return {"kind": "step", "step": number, "epoch": number / 2, "lr": 0.1, "train/loss": loss}
 

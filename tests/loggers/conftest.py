@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from visual_transformers.loggers import RunInfo
+
+sys.path[:0] = map(str, Path(__file__).parents[:2])  # where the tests have their helpers
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path_factory, monkeypatch) -> None:
+    """No key, no settings and no files of whoever runs the tests; and nothing of W&B's leaves this machine."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    places = {"HOME": ".", "NETRC": "netrc", "WANDB_CONFIG_DIR": "c", "WANDB_CACHE_DIR": "d", "WANDB_DATA_DIR": "e"}
+    for name, place in places.items():
+        monkeypatch.setenv(name, str(home / place))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunInfo:
+    """A run in its folder, at its start."""
+    return RunInfo("name", tmp_path, "top1", step=0, evaluated_step=0, total_steps=4, headline="what runs")
