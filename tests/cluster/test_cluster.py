@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from login_node import PATIENCE, wait_until
 from run_differences import of_records, unequal
+
+from visual_transformers.loggers import wandb_log
 
 pytestmark = pytest.mark.cluster
 SMALL = ("model.token_channels=32", "data.batch_size=16", "training.steps=200")
@@ -71,7 +74,7 @@ def test_processes_on_two_nodes_train_what_one_process_trains(cluster, undisturb
 @pytest.mark.parametrize("warning", ["USR2", "TERM"])  # the latter as on clusters that warn of a time-out alone
 def test_a_preempted_job_is_queued_again_and_ends_as_if_undisturbed(cluster, undisturbed, warning):
     options = f"hydra.launcher.additional_parameters={{nodelist: node1, signal: {warning}@60}}"
-    command = cluster.submit(*SMALL, options)
+    command = cluster.submit(*SMALL, options, "logger=[console,files,wandb]", "logger.wandb.mode=offline")
     wait_until(lambda: cluster.steps() > 20)
     cluster.ask("sbatch", "--partition=high", "--nodelist=node1", "--exclusive", "--time=1", "--output=/dev/null",
                 "--wrap=sleep 5")  # fmt: skip
@@ -82,6 +85,19 @@ def test_a_preempted_job_is_queued_again_and_ends_as_if_undisturbed(cluster, und
     assert command.returncode == 0, printed
     assert cluster.status()["restarts"] == 1
     assert differences(undisturbed(*SMALL), cluster.job()) == []
+    assert in_one_wandb_run(cluster.job() / "wandb") == Counter(moments(cluster.job() / "metrics.jsonl"))
+
+
+def moments(path: Path) -> list[tuple[str, int]]:
+    """Kind and step of each record."""
+    return [(record["kind"], record["step"]) for record in map(json.loads, path.read_text().splitlines())]
+
+
+def in_one_wandb_run(folder: Path) -> Counter[tuple[str, int]]:
+    """How often each record is in the sessions of the one W&B run of a folder."""
+    assert len({path.stem for path in wandb_log.logs(folder)}) == 1
+    found = [row for path in wandb_log.logs(folder) for row in wandb_log.rows(path)]
+    return Counter((row["kind"], row["step"]) for row in found if row["kind"] in ("step", "epoch"))
 
 
 def test_a_job_out_of_time_is_queued_again_and_goes_on(cluster, undisturbed):
