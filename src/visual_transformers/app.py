@@ -26,6 +26,7 @@ from visual_transformers import check_data, cost_report, explain, export, predic
 from visual_transformers.config import ADOPTED, adopt, checked
 from visual_transformers.errors import ConfigError, Interrupted, UserError, WeightsError, suggestion
 from visual_transformers.models import weights
+from visual_transformers.report import mode as report
 from visual_transformers.settings import Config
 from visual_transformers.training.launch import on_devices
 from visual_transformers.training.rundir import RunDirectory
@@ -38,6 +39,7 @@ MODES: dict[str, Callable[[Config, Path], float | None]] = {
     "export": export.export,
     "profile": profile.profile,
     "check_data": check_data.check_data,
+    "report": report.report,
 }
 TOGETHER = ("train", "test")
 """Modes that several processes do together."""
@@ -173,9 +175,9 @@ def happened_in_the_job(error: Exception) -> bool:
 def completed(arguments: list[str]) -> list[str]:
     """The command line, with what Hydra leaves to be said.
 
-    `weights=PATH` stands for `weights.file=PATH`, and `resume=HOW` for `resume.checkpoint=HOW`; quotes around paths and
-    globs that Hydra would read as lists or dictionaries; a trained run's own name; a folder for a sweep; and resolved
-    values for --cfg job.
+    `weights=PATH` stands for `weights.file=PATH`, `resume=HOW` for `resume.checkpoint=HOW`, and `report=PATH` for
+    `report.folders=[PATH]`; quotes around paths and globs that Hydra would read as lists or dictionaries; a trained
+    run's own name, or a report's; a folder for a sweep; and resolved values for --cfg job.
 
     A sweep's folder is named by its overrides, so the same command finds it again. It is given as an override because
     every job of a sweep composes its own configuration, in which the sweep's overrides are no longer to be seen.
@@ -183,7 +185,7 @@ def completed(arguments: list[str]) -> list[str]:
     arguments = [quoted(_in_full(argument)) for argument in arguments]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sweeps = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments)
-    added = name_of_the_trained_run(overrides)
+    added = name_of_the_trained_run(overrides) or name_of_a_report(overrides)
     if sweeps and not any(override.startswith((SWEEP_NAME, SWEEP_FOLDER)) for override in overrides):
         told_apart = [override for override in overrides if not override.startswith(NOT_IN_A_SWEEP_S_NAME)]
         added.append(f"{SWEEP_NAME}{slug(told_apart)}")
@@ -199,21 +201,28 @@ def _in_full(argument: str) -> str:
     return SHORT.get(key, key) + equals + value
 
 
-SHORT = {"weights": "weights.file", "resume": "resume.checkpoint"}
+SHORT = {"weights": "weights.file", "resume": "resume.checkpoint", "report": "report.folders"}
 
 
 def quoted(argument: str) -> str:
     """An override whose value is a path or a glob, quoted for Hydra where it has brackets, blanks and the like.
 
-    A comma stays as it is, for in a sweep it parts several values.
+    A comma stays as it is, for in a sweep it parts several values. A path where a list of them is expected becomes one.
     """
-    key, _, value = argument.partition("=")
-    if key not in PATHS or not re.search(r"[^\w/.*?~+%@,-]", value) or value.startswith(("'", '"')):
-        return argument
-    return f"{key}='" + value.replace("'", "\\'") + "'"
+    key, equals, value = argument.partition("=")
+    if key == PATH_LIST and value != "null" and not value.startswith("["):
+        return f"{key}=[{_in_quotes(value)}]"
+    return key + equals + _in_quotes(value) if key in PATHS else argument
+
+
+def _in_quotes(path: str) -> str:
+    if not re.search(r"[^\w/.*?~+%@,-]", path) or path.startswith(("'", '"')):
+        return path
+    return "'" + path.replace("'", "\\'") + "'"
 
 
 PATHS = ("input", "weights.file", "distillation.weights", "resume.checkpoint", "data.root", "data.exclude", "name")
+PATH_LIST = "report.folders"
 
 
 def name_of_the_trained_run(overrides: list[str]) -> list[str]:
@@ -224,6 +233,12 @@ def name_of_the_trained_run(overrides: list[str]) -> list[str]:
         return []
     trained = trained_settings(given.get("weights.file", "").strip("'\""))
     return [quoted(f"name={trained['name']}")] if trained else []
+
+
+def name_of_a_report(overrides: list[str]) -> list[str]:
+    """`name=report` for a report that has no other name, for it is about no single model."""
+    given = dict(override.split("=", 1) for override in overrides)
+    return ["name=report"] if given.get("mode") == "report" and "name" not in given else []
 
 
 SWEEP_NAME, SWEEP_FOLDER = "sweep.name=", "hydra.sweep.dir="

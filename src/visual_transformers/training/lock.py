@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -56,3 +57,27 @@ class RunLock:
     def __exit__(self, *exception: object) -> None:
         self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def is_held(directory: Path) -> bool:
+    """Whether another process works on the run in a folder. A file system without locks cannot tell, and then says no.
+
+    It takes no lock while it asks, so that a run that starts at this moment is not held up. Not for a process that has
+    the lock itself: closing the file would free it.
+    """
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        asked = struct.pack(FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_ = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return bool(kind != fcntl.F_UNLCK)
+
+
+FLOCK = "hhqqi4x"
+"""Linux's struct flock on 64 bits: type, whence, start, length, process."""
