@@ -39,9 +39,10 @@ addEventListener("load", () => {
   };
   seen.before = cells("model");
   seen.seeds = click("seeds");
+  seen.names = click("model");
+  seen.cost = click("GMACs");
   seen.score = click("validation, %");
   seen.reversed = click("validation, %");
-  seen.names = click("model");
   document.querySelectorAll("details").forEach((details) => (details.open = true));
   seen.widths = [...document.images].map((image) => image.naturalWidth);
   seen.loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
@@ -72,21 +73,22 @@ def opened(tmp_path_factory):
 
 
 def test_the_page_sorts_shows_its_pictures_and_loads_nothing(leave, report_of, opened):
-    for model, best, seeds in (("resnet18", 0.095, 2), ("vt_resnet18", 0.72, 11), ("<vt>", 0.71, 1)):
+    rows = {"resnet18": (0.095, 2, 1.6e9), "vt_resnet18": (0.72, 11, 1.12e9), "<vt>": (0.71, 1, 10.3e9)}
+    for model, (best, seeds, macs) in rows.items():
         for seed in range(seeds):
             recall = {"ant": {"recall": best, "precision": 1.0}}
-            leave(f"runs/{model}-{seed}", 0.05, best, seed=seed, settings=model, model=model, class_scores=recall)
-    leave("runs/queued", state="queued", settings="q", model="resnet50", seed=0)
+            facts = {"seed": seed, "settings": model, "model": model, "macs": macs, "class_scores": recall}
+            leave(f"runs/{model}-{seed}", 0.05, best, **facts)
+    leave("runs/stopped", 0.9, state="stopped", settings="s", model="resnet50", macs=None)
     seen = opened(report_of() / "report.html")
-    assert seen["before"] == ["vt_resnet18", "<vt>", "resnet18", "resnet50"]
+    assert seen["before"] == ["resnet50", "vt_resnet18", "<vt>", "resnet18"]
     assert seen["seeds"]["order"] == ["11", "2", "1", "0"]  # as numbers
-    assert seen["score"]["order"] == ["72.00 ± 0.00", "71.00", "9.50 ± 0.00", ""]
-    assert seen["reversed"]["order"] == ["9.50 ± 0.00", "71.00", "72.00 ± 0.00", ""]  # what says nothing stays last
+    assert seen["cost"]["order"] == ["10.3", "1.6", "1.12", ""]  # with decimals
+    assert seen["score"]["order"] == ["72.00 ± 0.00", "71.00", "9.50 ± 0.00", ""]  # what says nothing is last
+    assert seen["reversed"]["order"] == ["9.50 ± 0.00", "71.00", "72.00 ± 0.00", ""]
     assert seen["names"]["models"] == ["<vt>", "resnet18", "resnet50", "vt_resnet18"]
-    assert [seen[name]["said"].count(None) for name in ("seeds", "score", "reversed", "names")] == [
-        len(seen["seeds"]["said"]) - 1
-    ] * 4
-    assert ("descending" in seen["score"]["said"], "ascending" in seen["reversed"]["said"]) == (True, True)
+    marked = {name: [order for order in seen[name]["said"] if order] for name in ("score", "reversed", "names")}
+    assert marked == {"score": ["descending"], "reversed": ["ascending"], "names": ["ascending"]}
     assert seen["keyboard"]
     assert len(seen["widths"]) == 3
     assert min(seen["widths"]) > 300

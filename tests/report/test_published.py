@@ -89,7 +89,7 @@ def run_of(figure: Figure, *overrides: str, recipe: bool = True) -> Group:
 def test_a_figure_stands_beside_a_run_of_its_recipe(figure):
     (found,) = matched([run_of(figure)])
     assert figure in found
-    assert {f.settings for f in found} == {figure.settings}
+    assert {(f.recipe, f.settings) for f in found} == {(figure.recipe, figure.settings)}
 
 
 BASELINE = next(figure for figure in FIGURES if figure.model == "vt_resnet18")
