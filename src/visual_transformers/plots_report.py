@@ -70,7 +70,7 @@ def cost(path: Path, title: str, groups: list[Group], figures: list[published.Fi
         _theirs(axes, f"C{i % 10}", [theirs for theirs in figures if theirs.model == model])
     axes.set(xlabel="GMACs of one image", ylabel=f"{groups[0].subject.metric}, %", title=title)
     least, most = axes.dataLim.intervalx
-    if most > LOG_FROM * least:
+    if most > LOG_FROM * least > 0:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)

@@ -8,12 +8,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from visual_transformers import runner
 from visual_transformers.app import completed
 from visual_transformers.errors import ConfigError, RunError
+from visual_transformers.report import mode, rows
+from visual_transformers.settings import ReportSettings
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -80,6 +83,25 @@ def test_runs_of_which_nothing_is_known_are_still_listed(leave, report_of):
     text = (report_of() / "report.md").read_text()
     assert "1 run of unknown settings (so far): sweeps/x/0." in text
     assert "| sweeps/x/0 | queued |" in text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_however_files_are_damaged_there_is_a_report(leave, tmp_path, seed):
+    for i in range(4):
+        config, classes = {"optimizer": {"lr": i / 10}}, {"ant": {"recall": i / 10}}
+        leave(f"runs/{i}", 0.4, 0.5, seed=i % 2, settings=str(i // 2), config=config, class_scores=classes)
+    random = Random(seed)
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    for path in random.sample(files, len(files) // 2):
+        content = bytearray(path.read_bytes())
+        for _ in range(20):
+            content[random.randrange(len(content))] = random.randrange(256)
+        torn = path.read_bytes()[: random.randrange(len(content))]
+        path.write_bytes(random.choice([content, torn, random.choice(files).read_bytes() or b"\0"]))
+    settings = ReportSettings(folders=[str(tmp_path / "runs")], compare=None, published=True)
+    contents = mode.read(settings, tmp_path / "report")
+    assert [row["run"][-1] for row in rows.of_runs(contents.runs)] == ["0", "1", "2", "3"]
+    assert len(rows.shown(contents.groups, contents.theirs)) == len(contents.groups)
 
 
 def test_duplicates_and_foreign_folders_are_named(leave, report_of, tmp_path):

@@ -50,7 +50,7 @@ def _look(folder: Path, found: Found, seen: set[tuple[int, int]]) -> bool:
             return True  # a link back, or a folder that was named twice
         seen.add(identity)
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: _numbers_by_size(entry.name))
+            entries = list(listing)
     except OSError:
         found.unreadable.append(folder)
         return True
@@ -61,10 +61,10 @@ def _look(folder: Path, found: Found, seen: set[tuple[int, int]]) -> bool:
     if is_run:
         found.runs.append(folder)
     passed_over = OF_A_MODE if is_run else set[str]()
+    names = [entry.name for entry in entries if not OF_ONE_RUN.fullmatch(entry.name) and _is(entry.is_dir)]
     below, foreign = False, len(found.foreign)
-    for entry in entries:
-        if entry.name not in passed_over and not OF_ONE_RUN.fullmatch(entry.name) and _is(entry.is_dir):
-            below |= _look(folder / entry.name, found, seen)
+    for name in sorted(set(names) - passed_over, key=_numbers_by_size):
+        below |= _look(folder / name, found, seen)
     if not (is_run or below) and entries:
         found.foreign[foreign:] = [folder]  # in place of those below it
     return is_run or below

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 EPOCH, STEP = b'{"kind": "epoch"', b'{"kind": "step"'
-TAIL = 16_384
+TAIL = 8_192
 """Bytes at the end of the file whose steps tell the pace."""
 Series = NDArray[np.float64]
 
