@@ -69,12 +69,12 @@ class Group:
         """The option of its model."""
         return self.runs[0].text("model")
 
-    @property
+    @cached_property
     def recipe(self) -> str:
         """The recipe that any of its runs names: the same settings can also be given one by one."""
         return next((recipe for run in self.runs if (recipe := run.text("recipe"))), "")
 
-    @property
+    @cached_property
     def subject(self) -> Subject:
         """With what other groups it can be compared."""
         run = self.runs[0]
@@ -113,16 +113,15 @@ class Group:
 
     def band(self, series: Callable[[Run], Series]) -> Band | None:
         """A score over the epochs of the finished runs; None if none has it."""
-        values: dict[float, list[float]] = {}
-        for run in self.finished:
-            for epoch, value in zip(run.records.epoch.tolist(), series(run).tolist(), strict=True):
-                if np.isfinite(value):
-                    values.setdefault(epoch, []).append(value)
-        if not values:
+        epochs = np.unique(np.concatenate([np.empty(0), *(run.records.epoch for run in self.finished)]))
+        scores = np.full((len(self.finished), len(epochs)), np.nan)
+        for row, run in zip(scores, self.finished, strict=True):
+            row[np.searchsorted(epochs, run.records.epoch)] = series(run)
+        known = np.isfinite(scores).any(axis=0)
+        if not known.any():
             return None
-        ordered = sorted(values.items())
-        mean, low, high = (np.array([of(found) for _, found in ordered]) for of in (np.mean, min, max))
-        return Band(np.array([epoch for epoch, _ in ordered]), mean, low, high)
+        epochs, scores = epochs[known], scores[:, known]
+        return Band(epochs, np.nanmean(scores, axis=0), np.nanmin(scores, axis=0), np.nanmax(scores, axis=0))
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
