@@ -42,6 +42,7 @@ bench: setup ## performance comparisons, each in one run
 	$(BIN)/python benchmarks/reassociation.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/index_memory.py
+	$(BIN)/python benchmarks/report.py
 
 clean: ## remove the virtual environment, caches and build products; runs/ and sweeps/ stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from visual_transformers.report.mode import read
+from visual_transformers.settings import ReportSettings
+
 
 def benchmark(name):
     path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
@@ -19,7 +22,7 @@ def benchmark(name):
     return module
 
 
-reassociation, loading, index_memory = map(benchmark, ("reassociation", "loading", "index_memory"))
+reassociation, loading, index_memory, report = map(benchmark, ("reassociation", "loading", "index_memory", "report"))
 
 
 @pytest.mark.parametrize("design", reassociation.DESIGNS)
@@ -50,3 +53,11 @@ def test_both_ways_of_holding_names_have_all_of_them(monkeypatch):
     monkeypatch.setattr(index_memory, "PER_CLASS", 3)
     index, pairs = (make() for make in index_memory.WAYS.values())
     assert [str(path) for path in index] == [path for path, _ in pairs]
+
+
+def test_the_runs_of_the_report_s_benchmark_become_rows_of_five_seeds(tmp_path):
+    report.make(tmp_path / "runs", runs=30, epochs=2)
+    contents = read(ReportSettings(folders=[str(tmp_path / "runs")], compare=None, published=True), tmp_path / "report")
+    assert [len(group.finished) for group in contents.groups] == [report.SEEDS] * 6
+    assert {len(run.records.epoch) for run in contents.runs} == {2}
+    assert len(contents.comparisons) == 2

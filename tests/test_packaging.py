@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ def test_the_wheel_carries_the_configuration_and_composes_it_anywhere(tmp_path):
     venv.create(clean, with_pip=False)
     python = clean / "bin" / "python"
     wheel = next(tmp_path.glob("*.whl"))
+    files = zipfile.ZipFile(wheel).namelist()
+    assert {f"visual_transformers/{path}" for path in ("report/page/report.css", "experiments/published/paper.csv")} < {
+        *files
+    }
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(pip, check=True, capture_output=True)
     packages = next((clean / "lib").glob("python3.*")) / "site-packages"
@@ -57,7 +62,8 @@ def imported(path: Path) -> set[str]:
         ("wandb", {"loggers/wandb_log.py", "loggers/wandb_media.py", "loggers/wandb_session.py"}),
         ("torch.utils.tensorboard", {"loggers/tensorboard.py"}),
         ("rich", {"loggers/console.py", "progress.py", "tables.py"}),
-        ("matplotlib", {"plots.py", "plots_look.py"}),
+        ("matplotlib", {"plots.py", "plots_look.py", "plots_report.py"}),
+        ("jinja2", {"report/page.py"}),
     ],
 )
 def test_a_library_is_imported_only_where_it_belongs(library, allowed):

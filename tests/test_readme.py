@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from visual_transformers.app import completed
+from visual_transformers.command_line import completed
 from visual_transformers.config import checked
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import timm
 import torch
 from PIL import Image
 
-from visual_transformers.app import completed
+from visual_transformers.command_line import completed
 from visual_transformers.config import checked
 from visual_transformers.runner import TrainRun
 from visual_transformers.targets import build

@@ -24,7 +24,8 @@ def about(cfg: Config, parts: Parts) -> Node:
 
     `model`, `data` and `recipe` are the options that were chosen (or a `_target_` without Hydra); `settings` is alike
     for runs that differ in nothing but their seed and in what is free to change; `macs` are those of one image of
-    `image_size` (H, W), in the form that the model is configured in.
+    `image_size` (H, W), in the form that the model is configured in; `test_split` says whether final scores are of a
+    split of their own, or else of the validation split.
     """
     _, samples = next(iter(parts.sets.items()))
     images, _ = first_batch(samples)
@@ -43,6 +44,7 @@ def about(cfg: Config, parts: Parts) -> Node:
         "macs": macs(parts.model, size),
         "image_size": size,
         "classes": len(parts.data.classes),
+        "test_split": parts.data.has_test_split,
         "batch_size": parts.data.batch_size,
         "device": str(parts.hardware.torch_device),
         "devices": distributed.ranks(),
@@ -69,8 +71,11 @@ def chosen(cfg: Config, group: str) -> str:
 
 
 def digest(settings: Node) -> str:
-    """A short name for settings, of all that makes a run what it is but for its seed."""
-    kept = without(settings, {*FREE_TO_CHANGE, "seed"})
+    """A short name for settings, of all that makes a run what it is but for its seed.
+
+    The weights that it starts from do so too, though a run that goes on no longer reads them.
+    """
+    kept = without(settings, {*FREE_TO_CHANGE, "seed"} - {"weights"})
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

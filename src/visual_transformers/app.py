@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import traceback
@@ -24,17 +23,17 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 
 from visual_transformers import check_data, cost_report, explain, export, predict, profile, runner, sweeps
-from visual_transformers.config import ADOPTED, adopt, checked
+from visual_transformers.command_line import USES_A_TRAINED_MODEL, completed, trained_settings
+from visual_transformers.config import adopt, checked
 from visual_transformers.errors import (
     ConfigError,
     Interrupted,
     InUseError,
     RunError,
     UserError,
-    WeightsError,
     suggestion,
 )
-from visual_transformers.models import weights
+from visual_transformers.report import mode as report
 from visual_transformers.settings import Config
 from visual_transformers.training import distributed, preemption, status
 from visual_transformers.training.checkpoint import changed_settings
@@ -50,10 +49,10 @@ MODES: dict[str, Callable[[Config, Path], float | None]] = {
     "export": export.export,
     "profile": profile.profile,
     "check_data": check_data.check_data,
+    "report": report.report,
 }
 TOGETHER = ("train", "test")
 """Modes that several processes do together."""
-USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
 """Modes that are about the model of the run in whose folder they leave their results."""
 EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
@@ -228,19 +227,6 @@ def check_sweep_files(overrides: list[str], mode: RunMode | None) -> None:
         raise ConfigError(f"{given[0]} is a sweep of several runs; start it with -m")
 
 
-def trained_settings(file: str) -> dict[str, Any] | None:
-    """The configuration that a weight file carries, or a published name stands for.
-
-    None if there is no such file, it carries none, or is to be refused later.
-    """
-    if not weights.is_published(file) and not Path(file).is_file():
-        return None
-    try:
-        return weights.read_about(file).get("config")
-    except WeightsError:
-        return None
-
-
 def main() -> None:
     """The command line, `python -m visual_transformers` or `visual-transformers`."""
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text of the terminal's encoding
@@ -265,58 +251,6 @@ def main() -> None:
 def happened_in_the_job(error: Exception) -> bool:
     """Whether the configuration had been composed already when the error came up."""
     return any(frame.f_code is run.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
-
-
-def completed(arguments: list[str]) -> list[str]:
-    """The command line, with what Hydra leaves to be said.
-
-    `weights=PATH` stands for `weights.file=PATH`, and `resume=HOW` for `resume.checkpoint=HOW`; quotes around paths and
-    globs that Hydra would read as lists or dictionaries; a trained run's own name; and resolved values for --cfg job.
-    `-m` comes first, for between overrides it would part them.
-    """
-    arguments = [quoted(_in_full(argument)) for argument in sorted(arguments, key=lambda text: text not in MULTIRUN)]
-    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    added = name_of_the_trained_run(overrides)
-    first = arguments.index(overrides[0]) if overrides else len(arguments)
-    arguments = [*arguments[:first], *added, *arguments[first:]]
-    if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
-        arguments = [*arguments, "--resolve"]
-    return arguments
-
-
-MULTIRUN = ("-m", "--multirun")
-
-
-def _in_full(argument: str) -> str:
-    key, equals, value = argument.partition("=")
-    return SHORT.get(key, key) + equals + value
-
-
-SHORT = {"weights": "weights.file", "resume": "resume.checkpoint"}
-
-
-def quoted(argument: str) -> str:
-    """An override whose value is a path or a glob, quoted for Hydra where it has brackets, blanks and the like.
-
-    A comma stays as it is, for in a sweep it parts several values.
-    """
-    key, _, value = argument.partition("=")
-    if key not in PATHS or not re.search(r"[^\w/.*?~+%@,-]", value) or value.startswith(("'", '"')):
-        return argument
-    return f"{key}='" + value.replace("'", "\\'") + "'"
-
-
-PATHS = ("input", "weights.file", "distillation.weights", "resume.checkpoint", "data.root", "data.exclude", "name")
-
-
-def name_of_the_trained_run(overrides: list[str]) -> list[str]:
-    """`name=...` for a command that uses the weights of a run as they are: its results belong in that run's folder."""
-    given = dict(override.split("=", 1) for override in overrides)
-    chosen = {"name", "+recipe", *ADOPTED} & set(given)
-    if given.get("mode") not in USES_A_TRAINED_MODEL or chosen:
-        return []
-    trained = trained_settings(given.get("weights.file", "").strip("'\""))
-    return [quoted(f"name={trained['name']}")] if trained else []
 
 
 def explained(error: Exception) -> str:

@@ -27,6 +27,7 @@ def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     yield from _of_outputs(cfg)
     yield from _of_inference(cfg)
     yield from _of_loggers(cfg)
+    yield from _of_report(cfg)
 
 
 def _of_groups(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
@@ -157,6 +158,19 @@ def _of_loggers(cfg: DictConfig) -> Iterator[str]:
                 f"logger={name}: needs {library}, which is not installed; pip install "
                 f"'visual-transformers[{library}]' brings it, or leave this logger out"
             )
+
+
+def _of_report(cfg: DictConfig) -> Iterator[str]:
+    """Which runs are reported on, and which models compared."""
+    folders, models = (OmegaConf.select(cfg, f"report.{key}") for key in ("folders", "compare"))
+    if folders is not None and not _is_list_of_names(folders):
+        yield f"report.folders={folders}: expected a list of folders, as [runs,sweeps], or null"
+    if models is not None and not (_is_list_of_names(models) and len(set(models)) == len(models) == 2):
+        yield f"report.compare={models}: expected two models, as [resnet18,vt_resnet18], or null"
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, ListConfig) and len(value) > 0 and all(isinstance(name, str) and name for name in value)
 
 
 def _changed(node: Any, usual: Inference) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Node = dict[str, Any]
-Mode = Literal["train", "test", "predict", "explain", "export", "profile", "check_data"]
+Mode = Literal["train", "test", "predict", "explain", "export", "profile", "check_data", "report"]
 
 
 @dataclass(kw_only=True)
@@ -225,6 +225,21 @@ class CheckDataSettings:
 
 
 @dataclass(kw_only=True)
+class ReportSettings:
+    """What `mode=report` reads and shows; `report=PATH` is short for `report.folders=[PATH]`.
+
+    Args:
+        folders: of runs and sweeps, with all that are below them; null for `runs` and `sweeps` in the current folder.
+        compare: two models, by their names, whose classes are compared; null takes the two with most seeds.
+        published: whether the figures of the paper and of the reference implementation stand beside ours.
+    """
+
+    folders: list[str] | None
+    compare: list[str] | None
+    published: bool
+
+
+@dataclass(kw_only=True)
 class SweepSettings:
     """How the jobs of a sweep (-m) are kept and started.
 
@@ -259,6 +274,7 @@ class Config:
     export: ExportSettings
     profile: ProfileSettings
     check_data: CheckDataSettings
+    report: ReportSettings
     sweep: SweepSettings
     task: Node
     model: Node
@@ -288,6 +304,7 @@ SECTIONS: dict[str, type] = {
     "export": ExportSettings,
     "profile": ProfileSettings,
     "check_data": CheckDataSettings,
+    "report": ReportSettings,
     "sweep": SweepSettings,
 }
 NESTED: dict[str, type] = {"checkpoint.every": Every}

@@ -30,8 +30,8 @@ from visual_transformers.training.rundir import RunDirectory
 
 FORMAT = 4
 FREE_TO_CHANGE = (
-    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data", "sweep",
-    "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
+    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data", "report",
+    "sweep", "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
     "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
     "hardware.device", "hardware.devices", "hardware.compile", "hardware.channels_last", "hardware.workers",
     "hardware.threads", "hardware.deterministic",
