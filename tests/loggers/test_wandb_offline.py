@@ -141,7 +141,18 @@ def test_to_be_online_needs_a_key(tmp_path):
 def test_a_key_that_cannot_be_one_is_said(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "short")
     session(WandB(timeout=5), info(tmp_path), 1)
-    assert "W&B: offline (WANDB_API_KEY invalid: API key must have 40+ characters" in capfd.readouterr().out
+    assert (
+        "W&B: offline (AuthenticationError: WANDB_API_KEY invalid: API key must have 40+ characters"
+        in capfd.readouterr().out
+    )
+
+
+def test_a_variable_that_w_and_b_does_not_take_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    session(WandB(timeout=5), info(tmp_path), 2)
+    assert lines(tmp_path) == records(0, 2)
+    said = capfd.readouterr().err
+    assert said.count("note: W&B failed (") == 1 and "input_value='nonsense'" in said
 
 
 def test_with_a_key_and_no_network_a_run_is_kept_offline_and_does_not_wait(tmp_path, monkeypatch, capfd):
