@@ -31,7 +31,7 @@ from sessions import (
 from wandb_server import KEY, WandbServer
 
 from visual_transformers.errors import ConfigError, Interrupted, RunError
-from visual_transformers.loggers import Files, Loggers, WandB, wandb_session
+from visual_transformers.loggers import Files, Logger, Loggers, WandB, wandb_session
 
 OFFLINE = {"mode": "offline", "timeout": 5}
 
@@ -57,6 +57,12 @@ def test_a_session_that_died_before_it_wrote_anything_is_taken_away(tmp_path):
     session(WandB(**OFFLINE), info(tmp_path), 3)
     assert not log.parent.exists()
     assert history(tmp_path) == records(0, 3)
+
+
+def test_a_logger_that_was_added_later_has_what_came_before(tmp_path):
+    session(Logger(), info(tmp_path), 12)
+    session(WandB(**OFFLINE), info(tmp_path, step=12), 15)
+    assert history(tmp_path) == records(0, 15)
 
 
 @pytest.mark.parametrize(
