@@ -31,7 +31,7 @@ from sessions import (
 from wandb_server import KEY, WandbServer
 
 from visual_transformers.errors import ConfigError, Interrupted, RunError
-from visual_transformers.loggers import Files, Loggers, WandB, wandb_session
+from visual_transformers.loggers import Files, Logger, Loggers, WandB, wandb_session
 
 OFFLINE = {"mode": "offline", "timeout": 5}
 
@@ -57,6 +57,12 @@ def test_a_session_that_died_before_it_wrote_anything_is_taken_away(tmp_path):
     session(WandB(**OFFLINE), info(tmp_path), 3)
     assert not log.parent.exists()
     assert history(tmp_path) == records(0, 3)
+
+
+def test_a_logger_that_was_added_later_has_what_came_before(tmp_path):
+    session(Logger(), info(tmp_path), 12)
+    session(WandB(**OFFLINE), info(tmp_path, step=12), 15)
+    assert history(tmp_path) == records(0, 15)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +147,18 @@ def test_to_be_online_needs_a_key(tmp_path):
 def test_a_key_that_cannot_be_one_is_said(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "short")
     session(WandB(timeout=5), info(tmp_path), 1)
-    assert "W&B: offline (WANDB_API_KEY invalid: API key must have 40+ characters" in capfd.readouterr().out
+    assert (
+        "W&B: offline (AuthenticationError: WANDB_API_KEY invalid: API key must have 40+ characters"
+        in capfd.readouterr().out
+    )
+
+
+def test_a_variable_that_w_and_b_does_not_take_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    session(WandB(timeout=5), info(tmp_path), 2)
+    assert lines(tmp_path) == records(0, 2)
+    said = capfd.readouterr().err
+    assert said.count("note: W&B failed (") == 1 and "input_value='nonsense'" in said
 
 
 def test_with_a_key_and_no_network_a_run_is_kept_offline_and_does_not_wait(tmp_path, monkeypatch, capfd):

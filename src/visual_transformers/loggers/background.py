@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
@@ -44,9 +45,12 @@ class Background:
     def _say(self, error: Exception) -> None:
         if not self.said:
             self.said = True
-            first_line = (str(error).splitlines() or [""])[0]
-            print(
-                f"note: {self.name} failed ({type(error).__name__}: {first_line}); the run goes on, and metrics.jsonl "
-                "has every record",
-                file=sys.stderr,
-            )
+            print(f"note: {self.name} failed ({in_a_line(error)}); the run goes on", file=sys.stderr)
+
+
+def in_a_line(error: Exception) -> str:
+    """The kind and the message of an error, shortened."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", LONGEST)
+
+
+LONGEST = 240

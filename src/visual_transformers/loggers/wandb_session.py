@@ -18,6 +18,7 @@ import wandb
 
 from visual_transformers import atomic
 from visual_transformers.loggers import wandb_log, wandb_media
+from visual_transformers.loggers.background import in_a_line
 from visual_transformers.loggers.logger import RunInfo
 from visual_transformers.loggers.records import Moment, Record, charted, moment
 from visual_transformers.results import Results
@@ -41,13 +42,13 @@ def mode_and_reason(asked: str) -> tuple[str, str]:
         asked: one of these, or `auto`.
     """
     given: dict[str, Any] = {} if asked == "auto" else {"mode": asked}
-    mode = wandb.setup(wandb.Settings(silent=True, **given)).settings.mode
-    if mode in ("disabled", "offline", "dryrun"):
-        return ("disabled" if mode == "disabled" else "offline"), "as asked"
     try:
+        mode = wandb.setup(wandb.Settings(silent=True, **given)).settings.mode
+        if mode in ("disabled", "offline", "dryrun"):
+            return ("disabled" if mode == "disabled" else "offline"), "as asked"
         found = wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:  # a key that cannot be one
-        return "offline", _first_line(error)
+    except Exception as error:  # of many kinds, as by a key that cannot be one, or a variable that W&B does not take
+        return "offline", in_a_line(error)
     return ("online", "") if found else ("offline", "there is no API key")
 
 
@@ -78,7 +79,7 @@ class Session:
         except Exception as error:  # of many kinds: no network, no permission, another server
             if self.mode == "offline":
                 raise
-            self.mode, self.reason = "offline", _first_line(error)
+            self.mode, self.reason = "offline", in_a_line(error)
             wandb.teardown()  # or the id would still be in use
             self.run = self._opened(run_id)
         how_to_send = f"offline ({self.reason}); `wandb sync {self.folder}` sends it"
@@ -186,7 +187,3 @@ class Session:
     def leave(self) -> None:
         """End W&B's own process, so that nothing is left to do, to wait for or to fail when this process ends."""
         wandb.teardown()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
