@@ -27,6 +27,8 @@ MODELS = {"resnet18": (11.7e6, 1.81e9), "vt_resnet18": (11.7e6, 1.58e9), "vt_res
 DATA = {"imagenet": 1000, "imagenette": 10}
 SEEDS, STEPS, LOG_EVERY = 5, 150, 10
 """Runs of a row; optimizer steps of an epoch, and between two records."""
+UNFINISHED = 10
+"""One of so many runs is stopped; of those all epochs are read."""
 DIFFERENT = 10
 """Runs with records of their own; others have copies, which are no faster to read."""
 
@@ -46,7 +48,7 @@ def records(epochs: int, random: np.random.Generator) -> Iterator[dict[str, floa
 
 
 def make(root: Path, *, runs: int, epochs: int) -> None:
-    """Runs of a few models on two data sets, five seeds a row; rows differ in the learning rate."""
+    """Runs of a few models on two data sets, five seeds a row; rows differ in the rate, and some runs stopped."""
     random = np.random.default_rng(0)
     texts = ["".join(json.dumps(record) + "\n" for record in records(epochs, random)) for _ in range(DIFFERENT)]
     config = yaml.safe_load((Path(__file__).parents[1] / "conf" / "model" / "vt_resnet18.yaml").read_text())
@@ -65,9 +67,11 @@ def make(root: Path, *, runs: int, epochs: int) -> None:
                  "seed": seed, "settings": f"{model}-{data}-{rate}", "metric": "top1", "parameters": int(parameters),
                  "macs": int(macs), "classes": DATA[data], "test_split": False, "steps_per_epoch": STEPS,
                  "total_steps": STEPS * epochs, "training_samples": 64 * STEPS}  # fmt: skip
-        status = {"state": "finished", "at": f"2026-01-01T00:00:{i % 60:02}+00:00", "about": about}
+        state = "stopped" if i % UNFINISHED == 0 else "finished"
+        status = {"state": state, "at": f"2026-01-01T00:00:{i % 60:02}+00:00", "about": about}
         (folder / "status.json").write_text(json.dumps(status))
-        (folder / "summary.json").write_text(json.dumps(about | {"scores": {"top1": 0.7}}))
+        best = {"epoch": epochs, "top1": 0.7 + 0.01 * random.random()}
+        (folder / "summary.json").write_text(json.dumps(about | {"best": best}))
         classes = [{"class": f"class {c}", "recall": random.random(), "precision": 0.5} for c in range(DATA[data])]
         (folder / "classes.csv").write_text(csv_text(classes))
 

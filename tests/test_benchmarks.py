@@ -58,6 +58,7 @@ def test_both_ways_of_holding_names_have_all_of_them(monkeypatch):
 def test_the_runs_of_the_report_s_benchmark_become_rows_of_five_seeds(tmp_path):
     report.make(tmp_path / "runs", runs=30, epochs=2)
     contents = read(ReportSettings(folders=[str(tmp_path / "runs")], compare=None, published=True), tmp_path / "report")
-    assert [len(group.finished) for group in contents.groups] == [report.SEEDS] * 6
+    assert [len(group.runs) for group in contents.groups] == [report.SEEDS] * 6
+    assert {run.state for run in contents.runs} == {"finished", "stopped"}
     assert {len(run.records.epoch) for run in contents.runs} == {2}
     assert len(contents.comparisons) == 2

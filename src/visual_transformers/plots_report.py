@@ -17,7 +17,7 @@ from visual_transformers.report.records import Series
 from visual_transformers.report.run import Run
 
 MOST_CURVES = 10
-"""Groups, at most, that a picture of curves shows: as many as there are colours."""
+"""Groups, at most, that a picture of curves can show: as many as there are colours."""
 MOST_CLASSES = 40
 """Classes, at most, in a picture of differences: half of them those that gain most, half those that lose most."""
 CLASS_INCHES = 0.2
@@ -36,7 +36,7 @@ def curves(path: Path, title: str, metric: str, groups: list[Group]) -> None:
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     figure.suptitle(title)
     panels: tuple[Axes, Axes] = figure.subplots(1, 2)
-    for i, group in enumerate(groups[:MOST_CURVES]):
+    for i, group in enumerate(groups):
         _band(panels[0], group, lambda run: run.records["train/loss"], colour=f"C{i}", style="--")
         _band(panels[0], group, lambda run: run.records.validation("loss"), colour=f"C{i}")
         _band(panels[1], group, lambda run: 100 * run.records.validation(metric), colour=f"C{i}", label=group.label)

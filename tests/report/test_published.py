@@ -79,7 +79,7 @@ def run_of(figure: Figure, *overrides: str, recipe: bool = True) -> Group:
     choices = cfg.hydra.runtime.choices
     about = {"task": choices.task, "model": choices.model, "data": choices.data, "metric": cfg.task.metric}
     about |= {"recipe": figure.recipe if recipe else None, "classes": figure.subject.classes, "settings": "x"}
-    run = Run(Path("nowhere"), "finished", about | {"steps_per_epoch": 1, "total_steps": cfg.training.epochs}, {}, None)
+    run = Run(Path("nowhere"), "finished", about | {"steps_per_epoch": 1, "total_steps": cfg.training.epochs}, {})
     node = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["model"]), resolve=True)
     run.config = {f"model.{key}": value for key, value in node["model"].items()}
     return Group([run])

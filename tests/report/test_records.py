@@ -10,6 +10,7 @@ import pytest
 
 from visual_transformers import runner
 from visual_transformers.report import records
+from visual_transformers.report.run import Run
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def test_the_records_of_a_real_run_are_those_that_a_plain_reader_finds(tiny, tmp
         assert found[name].tolist() == [line[name] for line in epochs]
     assert found.validation("top1").tolist() == [max(line["val/top1"], line["val_ema/top1"]) for line in epochs]
     paces = [line["images_per_second"] for line in lines if line["kind"] == "step"]
-    assert found.images_per_second == statistics.median(paces)
+    assert records.pace(tmp_path / "metrics.jsonl") == statistics.median(paces)
+    assert Run.read(tmp_path).best.score == max(found.validation("top1"))
 
 
 def test_the_pace_is_that_of_the_end_of_the_file(path):
@@ -39,7 +41,7 @@ def test_the_pace_is_that_of_the_end_of_the_file(path):
         return "".join(json.dumps({"kind": "step", "step": i, "images_per_second": pace}) + "\n" for i in range(count))
 
     path.write_text(steps(1000, 5.0) + steps(1000, 80.0))
-    assert records.read(path, "top1").images_per_second == 80.0
+    assert records.pace(path) == 80.0
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,8 @@ def test_a_score_that_is_no_finite_number_is_none(path, value):
 def test_a_file_without_epochs_has_none(path, content):
     path.write_bytes(content)
     found = records.read(path, "top1")
-    assert (len(found.epoch), len(found["val/top1"]), found.images_per_second) == (0, 0, None)
+    assert (len(found.epoch), len(found["val/top1"]), records.pace(path)) == (0, 0, None)
 
 
 def test_no_file_is_no_records(path):
-    assert len(records.read(path, "top1").epoch) == 0
+    assert (len(records.read(path, "top1").epoch), records.pace(path)) == (0, None)

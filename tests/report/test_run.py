@@ -75,9 +75,10 @@ def test_the_best_epoch_is_of_the_raw_weights_or_of_their_average(leave):
     assert Run.read(folder).best == Best(0.8, 3.0)
 
 
-def test_without_records_the_summary_tells_the_best(leave):
-    folder = leave("run", summary={"best": {"top1": 0.9, "epoch": 4.0}})
-    assert Run.read(folder).best == Best(0.9, 4.0)
+@pytest.mark.parametrize(("state", "expected"), [("finished", Best(0.9, 4.0)), ("stopped", Best(0.7, 2.0))])
+def test_the_summary_tells_the_best_of_a_finished_run_and_is_outdated_of_one_that_went_on(leave, state, expected):
+    folder = leave("run", 0.5, 0.7, state=state, summary={"best": {"top1": 0.9, "epoch": 4.0}})
+    assert Run.read(folder).best == expected
 
 
 def test_a_run_of_which_nothing_is_known_yet_has_no_score(leave):

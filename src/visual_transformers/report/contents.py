@@ -96,12 +96,12 @@ class Contents:
         """Loss and score over epochs, a picture a subject."""
 
         def draw(path: Path, subject: Subject, groups: list[Group]) -> str:
-            drawn = [group for group in groups if any(len(run.records.epoch) for run in group.runs)]
-            if not drawn:
+            scored = [group for group in groups if group.rank >= 0]
+            drawn = scored[: plots_report.MOST_CURVES]  # of which alone all epochs are read
+            if not any(len(run.records.epoch) for group in drawn for run in group.runs):
                 return ""
             plots_report.curves(path, str(subject), subject.metric, drawn)
-            shown = min(len(drawn), plots_report.MOST_CURVES)
-            best = f", the best {shown} of {len(drawn)} rows" if shown < len(drawn) else ""
+            best = f", the best {len(drawn)} of {len(scored)} rows" if len(drawn) < len(scored) else ""
             return f"Loss and {subject.metric} over epochs on {subject}{best}"
 
         note = "Lines are means over seeds, bands reach from the lowest to the highest; thin lines are unfinished runs."

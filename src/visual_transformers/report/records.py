@@ -1,12 +1,13 @@
 """What a report needs of a run's metrics.jsonl, read fast: the scores of its epochs, and its pace.
 
 A run of 300 epochs has thousands of records of steps and 300 of epochs. Lines of epochs are found by how they begin,
-and no others are parsed but the last few.
+and no others are parsed; the pace is read from the file's end alone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +30,6 @@ class Records:
 
     epoch: Series = field(default_factory=lambda: np.empty(0))
     series: dict[str, Series] = field(default_factory=dict)
-    images_per_second: float | None = None
 
     def __getitem__(self, name: str) -> Series:
         return self.series.get(name, np.full(len(self.epoch), np.nan))
@@ -48,13 +48,23 @@ def read(path: Path, metric: str) -> Records:
     epochs = [record for record in _parsed(_lines(content, EPOCH)) if isinstance(record.get("epoch"), float)]
     names = ("train/loss", "val/loss", f"train/{metric}", f"val/{metric}", f"val_ema/{metric}")
     series = {name: _series([record.get(name) for record in epochs]) for name in names}
-    paces = [number(record.get("images_per_second")) for record in _parsed(_lines(content[-TAIL:], STEP))]
-    known = [pace for pace in paces if pace is not None]
     return Records(
         _series([record["epoch"] for record in epochs]),
         {name: numbers for name, numbers in series.items() if not np.isnan(numbers).all()},
-        median(known) if known else None,
     )
+
+
+def pace(path: Path) -> float | None:
+    """Images per second in the last steps of a metrics.jsonl: their median, or None if they do not tell."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            content = file.read()
+    except OSError:
+        return None
+    paces = [number(record.get("images_per_second")) for record in _parsed(_lines(content, STEP))]
+    known = [value for value in paces if value is not None]
+    return median(known) if known else None
 
 
 def _lines(content: bytes, beginning: bytes) -> list[bytes]:

@@ -45,7 +45,7 @@ def of_group(group: Group, theirs: list[Figure]) -> Row:
 
 
 def _pace(run: Run) -> float | None:
-    return run.records.images_per_second
+    return run.images_per_second
 
 
 def states(group: Group) -> str:

@@ -16,6 +16,7 @@ from visual_transformers.settings import Node
 from visual_transformers.training import status
 from visual_transformers.training.lock import is_held
 
+METRICS = "metrics.jsonl"
 State = Literal["finished", "running", "queued", "stopped", "unfinished", "failed"]
 """As in `status`, and `unfinished`: it says that it runs, but no process does."""
 
@@ -43,7 +44,6 @@ class Run:
     state: State
     about: Node
     summary: Node
-    records: Records
     at: str = ""
     error: str = ""
 
@@ -54,13 +54,11 @@ class Run:
         about = content.get("about")
         if not isinstance(about, dict) or not about:
             about = earlier.facts(folder, summary)
-        metric = about.get("metric") if isinstance(about.get("metric"), str) else ""
         return cls(
             folder,
             _state(folder, content, summary),
             about,
             summary,
-            records.read(folder / "metrics.jsonl", str(metric)),
             at=str(content.get("at", "")),
             error=next(iter(str(content.get("error") or "").strip().splitlines()), ""),
         )
@@ -91,16 +89,28 @@ class Run:
         return steps / of_an_epoch if steps and of_an_epoch else None
 
     @cached_property
+    def records(self) -> Records:
+        """Its epochs; read when they are asked for, which takes milliseconds."""
+        return records.read(self.folder / METRICS, self.metric)
+
+    @cached_property
+    def images_per_second(self) -> float | None:
+        """In its last steps."""
+        return records.pace(self.folder / METRICS)
+
+    @cached_property
     def best(self) -> Best | None:
-        """Of its epochs so far."""
+        """Its best epoch: as its summary says if it is finished, or else of its epochs so far."""
+        found = self.summary.get("best") if self.state == "finished" else None
+        if isinstance(found, dict):
+            score, epoch = number(found.get(self.metric)), number(found.get("epoch"))
+            if score is not None and epoch is not None:
+                return Best(score, epoch)
         scores = self.records.validation(self.metric)
-        if np.isfinite(scores).any():
-            place = int(np.nanargmax(scores))
-            return Best(float(scores[place]), float(self.records.epoch[place]))
-        found = self.summary.get("best")
-        found = found if isinstance(found, dict) else {}
-        score, epoch = number(found.get(self.metric)), number(found.get("epoch"))
-        return None if score is None or epoch is None else Best(score, epoch)
+        if not np.isfinite(scores).any():
+            return None
+        place = int(np.nanargmax(scores))
+        return Best(float(scores[place]), float(self.records.epoch[place]))
 
     @cached_property
     def test_score(self) -> float | None:
