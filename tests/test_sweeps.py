@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
 
 from visual_transformers import sweeps
+from visual_transformers.config import checked
 from visual_transformers.sweeps import Job, SweepFolder, differing, name_of, slug
 from visual_transformers.training import status
 from visual_transformers.training.lock import RunLock
 
+SWEEPS = Path(__file__).parents[1] / "experiments/sweep"
 TINY = [
     "logger=[files]", "logger.files.curves=false", "hardware.threads=1", "data.image_size=32", "data.batch_size=64",
     "model.token_channels=32", "training.samples=0", "training.steps=2", "training.log_every=1", "sweep.name=sweep",
@@ -210,6 +214,41 @@ def test_a_job_that_its_scheduler_wants_back_is_started_again_and_loses_no_step(
     assert steps == list(range(1, 61))
     log = json.loads((tmp_path / "sweeps/sweep/0/submission.json").read_text())["log"]
     assert Path(log).read_text().count("Starting with") == 2
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml") if path.stem != "search"))
+def test_every_job_of_a_table_s_sweep_is_accepted(name):
+    with initialize_config_module("visual_transformers.conf", version_base="1.3"):
+        params = compose("config", ["name=x", f"+sweep={name}"], return_hydra_config=True).hydra.sweeper.params
+        ((key, values),) = params.items()
+        values = [value.strip() for value in values.split(",")]
+        assert len(values) > 1
+        for value in values:
+            root = ["data.root=x"] if "recipe" in key else []  # ablations are of any data, by themselves of the digits
+            checked(compose("config", ["name=x", f"+sweep={name}", f"{key}={value}", *root]))
+
+
+@pytest.mark.parametrize(
+    ("option", "lines"),
+    [("slurm", ["nodes=1", "ntasks-per-node=1", "cpus-per-task=4", "time=720", "signal=USR2@120", "job-name=mine"]),
+     ("slurm_1gpu", ["nodes=1", "ntasks-per-node=1", "gpus-per-node=1", "cpus-per-task=8"]),
+     ("slurm_8gpu", ["nodes=1", "ntasks-per-node=8", "gpus-per-node=8"]),
+     ("slurm_2x8gpu", ["nodes=2", "ntasks-per-node=8", "gpus-per-node=8"])],
+)  # fmt: skip
+def test_a_cluster_s_options_reach_sbatch(tmp_path, monkeypatch, option, lines):
+    (tmp_path / "srun").touch(mode=0o755)  # by which submitit knows a cluster
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    own = {"partition": "a", "account": "b", "qos": "c", "constraint": "d", "mem_gb": 7, "setup": "[module load e]"}
+    overrides = [f"hydra.launcher.{key}={value}" for key, value in own.items()]
+    overrides.append("+hydra.launcher.additional_parameters.exclude=f")
+    with initialize_config_module("visual_transformers.conf", version_base="1.3"):
+        cfg = compose("config", ["sweep.name=mine", f"hardware={option}", *overrides], return_hydra_config=True)
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    cfg.hydra.launcher.submitit_folder = str(tmp_path / "logs")
+    text = instantiate(cfg.hydra.launcher).executor()._executor._make_submission_file_text("python", "x")
+    expected = ["partition=a", "account=b", "qos=c", "constraint=d", "mem=7GB", "exclude=f", *lines]
+    assert {f"#SBATCH --{line}" for line in expected} <= set(text.splitlines())
+    assert "module load e" in text
 
 
 def test_a_search_by_optuna_goes_on_with_the_same_trials(sweep, tmp_path):

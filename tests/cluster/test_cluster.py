@@ -73,7 +73,7 @@ def test_processes_on_two_nodes_train_what_one_process_trains(cluster, undisturb
 
 @pytest.mark.parametrize("warning", ["USR2", "TERM"])  # the latter as on clusters that warn of a time-out alone
 def test_a_preempted_job_is_queued_again_and_ends_as_if_undisturbed(cluster, undisturbed, warning):
-    options = f"hydra.launcher.additional_parameters={{nodelist: node1, signal: {warning}@60}}"
+    options = f"+hydra.launcher.additional_parameters={{nodelist: node1, signal: {warning}@60}}"
     command = cluster.submit(*SMALL, options, "logger=[console,files,wandb]", "logger.wandb.mode=offline")
     wait_until(lambda: cluster.steps() > 20)
     cluster.ask("sbatch", "--partition=high", "--nodelist=node1", "--exclusive", "--time=1", "--output=/dev/null",
