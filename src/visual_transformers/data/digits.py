@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -31,6 +29,9 @@ DIGITS = [str(digit) for digit in range(10)]
 @cache
 def digit_images(split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Digits (N, 8, 8) in 0 to 255 and their classes: a fixed stratified split, 1437 for training and 360 others."""
+    from sklearn.datasets import load_digits  # a second to import, which commands without these data need not wait
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     scaled = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
     train, val, train_labels, val_labels = train_test_split(
@@ -107,6 +108,8 @@ class Digits(DataModule):
 @cache
 def photographs(split: Split) -> list[NDArray[np.uint8]]:
     """Background regions (H, W, 3): the left 70 % of scikit-learn's two photographs for training, the rest for val."""
+    from sklearn.datasets import load_sample_images  # as above
+
     photos = load_sample_images().images
     cuts = [round(0.7 * photo.shape[1]) for photo in photos]
     return [photo[:, :cut] if split == "train" else photo[:, cut:] for photo, cut in zip(photos, cuts, strict=True)]
