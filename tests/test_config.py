@@ -257,8 +257,8 @@ def test_every_file_is_valid_yaml_that_opens_with_a_comment(path):
     assert yaml.safe_load(path.read_text())
 
 
-@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_job_of_a_sweep_file_is_accepted(composed, path):
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "sweep").glob("ablation_*.yaml")), ids=lambda path: path.stem)
+def test_every_job_of_an_ablation_is_accepted_and_another_model(composed, path):
     [(key, values)] = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
     models = set()
     for value in values.split(","):

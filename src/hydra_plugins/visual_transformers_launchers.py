@@ -172,6 +172,8 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
         """
         import submitit
 
+        if not (self.config.sweep.wait or self.is_grid):
+            raise ConfigError("sweep.wait=false: a search needs the scores of its jobs; leave it out")
         if not jobs:
             return
         arguments = [
@@ -209,8 +211,6 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
     def wait(self, jobs: list[Job]) -> None:
         """Watch the jobs until they have ended, and say when their states change."""
         if not self.config.sweep.wait:
-            if not self.is_grid:
-                raise ConfigError("sweep.wait=false: a search needs the scores of its jobs; leave it out")
             return
         running = [job for job in dict.fromkeys(jobs) if job.submission]
         said: dict[int, str] = {}

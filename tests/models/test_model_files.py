@@ -18,7 +18,7 @@ from visual_transformers import models
 from visual_transformers.targets import allowed_object, build
 
 ROOT = Path(__file__).parents[2]
-SWEEPS = sorted((ROOT / "experiments" / "sweep").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "experiments" / "sweep").glob("ablation_*.yaml"))
 FILES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 SIZES = {"classifier": (224, 224), "fpn": (800, 1216), "seed_fpn": (512, 512)}
 CLASSES = {"seed_resnet18": 144, "seed_vt_resnet18": 144}
