@@ -16,9 +16,9 @@ from PIL import Image
 
 from visual_transformers.app import leave_nothing
 from visual_transformers.command_line import completed
+from visual_transformers.errors import INTERRUPTED
 from visual_transformers.models import weights
 from visual_transformers.targets import build
-from visual_transformers.training.preemption import INTERRUPTED
 
 
 @pytest.fixture

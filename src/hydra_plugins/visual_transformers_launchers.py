@@ -95,7 +95,7 @@ class SweepThatGoesOn:
         Raises:
             ConfigError: if it is not sound, or another one than that of the finished run which stands for this job.
         """
-        from visual_transformers import app  # which imports torch, and Hydra imports this file for every program
+        from visual_transformers import jobs  # which imports torch, and Hydra imports this file for every program
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides))
         before = HydraConfig.instance().cfg
@@ -104,11 +104,11 @@ class SweepThatGoesOn:
             own = copy.deepcopy(composed)
             with open_dict(own):
                 del own["hydra"]
-            config = app.configured(own, HydraConfig.get(), job.folder)
+            config = jobs.configured(own, HydraConfig.get(), job.folder)
         finally:
             HydraConfig.instance().cfg = before
         if job.mode == TRAIN and job.state == "finished":
-            app.check_same_settings(config, job.folder)
+            jobs.check_same_settings(config, job.folder)
 
     def is_queued(self, job: Job) -> bool:
         """Whether a scheduler has the job already."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +12,8 @@ from torch import nn
 from visual_transformers import __version__, cost
 from visual_transformers.parts import Parts, first_batch, parameters
 from visual_transformers.settings import Config, Node
+from visual_transformers.settings_compared import digest
 from visual_transformers.training import distributed
-from visual_transformers.training.checkpoint import FREE_TO_CHANGE
 
 
 def about(cfg: Config, parts: Parts) -> Node:
@@ -68,23 +65,6 @@ def chosen(cfg: Config, group: str) -> str:
     """The option of a group, by its file's name; where that is not known the name of what is built."""
     node: Node = getattr(cfg, group)
     return cfg.choices.get(group) or str(node["_target_"])
-
-
-def digest(settings: Node) -> str:
-    """A short name for settings, of all that makes a run what it is but for its seed.
-
-    The weights that it starts from do so too, though a run that goes on no longer reads them.
-    """
-    kept = without(settings, {*FREE_TO_CHANGE, "seed"} - {"weights"})
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def without(node: Any, keys: set[str], path: str = "") -> Any:
-    """A node, and those in it, without the keys of these dotted paths."""
-    if not isinstance(node, dict):
-        return node
-    inner = {key: f"{path}.{key}" if path else str(key) for key in node}
-    return {key: without(value, keys, inner[key]) for key, value in node.items() if inner[key] not in keys}
 
 
 @cache

@@ -8,7 +8,6 @@ from typing import Any
 
 from visual_transformers.config import ADOPTED
 from visual_transformers.errors import WeightsError
-from visual_transformers.models import weights
 
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 """Modes that work with a model that a run has trained."""
@@ -85,6 +84,8 @@ def trained_settings(file: str) -> dict[str, Any] | None:
 
     None if there is no such file, it carries none, or is to be refused later.
     """
+    from visual_transformers.models import weights  # which imports torch, and most commands name no file
+
     if not weights.is_published(file) and not Path(file).is_file():
         return None
     try:

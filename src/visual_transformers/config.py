@@ -13,14 +13,17 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import make_dataclass
 from typing import Any, Literal
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import config_checks
-from visual_transformers.errors import ConfigError, suggestion
+from visual_transformers.errors import ConfigError, UserError, suggestion
 from visual_transformers.settings import NESTED, SECTIONS, Config, Node
 from visual_transformers.targets import allowed_object, not_set, type_hints
 
+EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
+"""Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
 SUPPLIED = {
     "model": {"num_classes"},
     "optimizer": {"params"},
@@ -91,7 +94,9 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
     yield from _key_problems("", cfg, Config, given={"everything", "choices"})
     loggers = cfg.get("logger")
     chosen = [path for path in OPTIONAL_TARGETS if cfg.get(path) is not None]
-    paths = [*TARGETS, *chosen, *(f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))]
+    builds = cfg.get("mode") != "report"
+    named = (f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))
+    paths = [*TARGETS, *chosen, *named] if builds else []
     sections = SECTIONS | NESTED
     for path in [*paths, *sections]:
         node: Any = OmegaConf.select(cfg, path)

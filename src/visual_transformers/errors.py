@@ -77,6 +77,10 @@ class Interrupted(KeyboardInterrupt):
         self.by_scheduler = by_scheduler
 
 
+INTERRUPTED = 130
+"""Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
+
+
 def suggestion(key: str, known: Iterable[str], all_of_them: str = "there are") -> str:
     """`; did you mean X?`, or the names that there are."""
     names = [str(name) for name in known]

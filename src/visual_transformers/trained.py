@@ -13,9 +13,9 @@ from visual_transformers.data.module import DataModule, Preparation
 from visual_transformers.errors import RunError
 from visual_transformers.models import weights
 from visual_transformers.settings import Config, Node
+from visual_transformers.settings_compared import changed_settings
 from visual_transformers.targets import allowed_object, build
 from visual_transformers.tasks import Task
-from visual_transformers.training.checkpoint import changed_settings
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.rundir import RunDirectory
 

@@ -6,10 +6,10 @@ import statistics
 
 import pytest
 
-from visual_transformers.about import digest
 from visual_transformers.report.groups import grouped
 from visual_transformers.report.labels import tell_apart
 from visual_transformers.report.run import Run
+from visual_transformers.settings_compared import digest
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from visual_transformers.about import digest
 from visual_transformers.settings import Node
+from visual_transformers.settings_compared import digest
 
 
 def facts(folder: Path, summary: Node) -> Node:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from visual_transformers.report.groups import Group
 from visual_transformers.settings import Node
-from visual_transformers.training.checkpoint import FREE_TO_CHANGE
+from visual_transformers.settings_compared import FREE_TO_CHANGE
 
 TARGET = "._target_"
 NOT_TOLD = {*FREE_TO_CHANGE, "seed"} - {"weights", "data.root"}

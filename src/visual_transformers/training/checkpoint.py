@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -23,20 +21,13 @@ from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
 from visual_transformers.settings import Node
+from visual_transformers.settings_compared import changed_settings
 from visual_transformers.training import distributed
 from visual_transformers.training.best import Ranking
 from visual_transformers.training.meter import Entry
 from visual_transformers.training.rundir import RunDirectory
 
 FORMAT = 4
-FREE_TO_CHANGE = (
-    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data", "report",
-    "sweep", "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
-    "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
-    "hardware.device", "hardware.devices", "hardware.compile", "hardware.channels_last", "hardware.workers",
-    "hardware.threads", "hardware.deterministic",
-)  # fmt: skip
-"""Settings that a resumed run may have other than when it stopped: they say where and how it runs, not what."""
 Content = dict[str, Any]
 
 
@@ -214,33 +205,3 @@ def read(path: Path) -> Content:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DamagedError(f"{path}: not a checkpoint of format {FORMAT}")
     return content
-
-
-LONGEST = 200
-"""Characters of a value that are shown: a thousand classes are one."""
-
-
-class Change(NamedTuple):
-    """A setting that differs."""
-
-    key: str
-    then: Any
-    now: Any
-
-    def __str__(self) -> str:
-        return f"{self.key}: {shorten(str(self.then), LONGEST)} -> {shorten(str(self.now), LONGEST)}"
-
-    def within(self, allowed: list[str]) -> bool:
-        """Whether one of the keys is this one, or the beginning of it."""
-        return any(self.key == key or self.key.startswith(f"{key}.") for key in allowed)
-
-
-def changed_settings(then: Any, now: Any, path: str = "") -> Iterator[Change]:
-    """Each setting that differs and is not free to change."""
-    if path in FREE_TO_CHANGE:
-        return
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*then, *now]):
-            yield from changed_settings(then.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    elif then != now:
-        yield Change(path, then, now)

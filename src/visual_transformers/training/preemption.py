@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from visual_transformers.errors import Interrupted, RunError
+from visual_transformers.errors import INTERRUPTED, Interrupted, RunError
 from visual_transformers.training import distributed, status
 from visual_transformers.training.interruption import SCHEDULER_S
 
@@ -42,10 +42,6 @@ def given_back(directory: Path) -> Iterator[None]:
         if distributed.is_first():
             print(stop, file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-
-INTERRUPTED = 130
-"""Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
 
 def is_preempted() -> bool:

@@ -1,0 +1,116 @@
+"""One job: from a composed configuration to one call of the function that does what its mode says."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from visual_transformers import sweeps
+from visual_transformers.command_line import USES_A_TRAINED_MODEL, trained_settings
+from visual_transformers.config import EXPLAINED, adopt, checked
+from visual_transformers.errors import ConfigError, InUseError
+from visual_transformers.settings import Config
+from visual_transformers.settings_compared import changed_settings
+from visual_transformers.training import distributed, preemption, status
+from visual_transformers.training.launch import Work, on_devices
+from visual_transformers.training.rundir import RunDirectory
+
+MODES = {
+    "train": "runner.train",
+    "test": "runner.test",
+    "predict": "predict.predict",
+    "explain": "explain.explain",
+    "export": "export.export",
+    "profile": "profile.profile",
+    "check_data": "check_data.check_data",
+    "report": "report.mode.report",
+}
+"""The function of this package that does what a mode says, `(cfg, directory) -> score or None`."""
+TOGETHER = ("train", "test")
+"""Modes that several processes do together."""
+TAKES_A_RUN_S_SETTINGS = (*USES_A_TRAINED_MODEL, "profile")
+"""Modes that are about the model of the run in whose folder they leave their results."""
+
+
+def job(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
+    """Check the configuration, and do what its mode says.
+
+    Raises:
+        UserError: if the configuration or the data cannot be used.
+    """
+    config = configured(cfg, hydra_config, directory)
+    module, _, name = MODES[config.mode].rpartition(".")
+    work: Work = getattr(import_module(f"visual_transformers.{module}"), name)
+    return on_devices(work, config, directory) if config.mode in TOGETHER else work(config, directory)
+
+
+def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
+    """The same, whose end stands in a status for whoever looks at the sweep; a training keeps one by itself.
+
+    An error is said here, where the job's own log has it, as well as raised: Hydra keeps it, and goes on.
+    """
+    trains = cfg.mode == sweeps.TRAIN
+    place = directory if trains else directory / str(cfg.mode)
+    try:
+        with preemption.given_back(directory):
+            score = job(cfg, hydra_config, directory)
+    except Exception as error:
+        if distributed.is_first():
+            if not isinstance(error, InUseError):  # the state is that of the process that works on the run
+                status.failed(place, error)
+            said = f"error: {error}" if isinstance(error, EXPLAINED) else traceback.format_exc().rstrip()
+            print(said, file=sys.stderr)
+        raise
+    if not trains and distributed.is_first():
+        status.write(place, "finished", score=score)
+    return score
+
+
+def configured(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> Config:
+    """The checked configuration of a job in that directory, with the settings of the trained model that it uses.
+
+    Raises:
+        ConfigError: listing every problem that was found.
+    """
+    overrides = list(hydra_config.overrides.task)
+    choices = {str(group): str(option) for group, option in hydra_config.runtime.choices.items()}
+    check_sweep_files(overrides, hydra_config.mode)
+    if cfg.get("mode") in TAKES_A_RUN_S_SETTINGS:
+        file = OmegaConf.select(cfg, "weights.file") or RunDirectory(directory).best
+        if trained := trained_settings(str(file)):
+            adopt(cfg, trained, overrides)
+            choices = {}  # for the groups may be the trained model's
+    return checked(cfg, choices)
+
+
+def check_same_settings(config: Config, directory: Path) -> None:
+    """See that a finished run is what a configuration would train.
+
+    Raises:
+        ConfigError: if it is not; lists what differs.
+    """
+    then = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    changed = [c for c in changed_settings(then, config.everything) if not c.within(config.resume.allow)]
+    if changed:
+        raise ConfigError(
+            f"{directory} was trained with other settings:\n"
+            + "\n".join(f"  {change}" for change in changed)
+            + "\ngive this sweep another name (sweep.name=...), or train anew (resume=never)"
+        )
+
+
+def check_sweep_files(overrides: list[str], mode: RunMode | None) -> None:
+    """See that a file of the group `sweep` is used for a sweep.
+
+    Raises:
+        ConfigError: if it is not, for its models would be passed over in silence.
+    """
+    if mode is not RunMode.MULTIRUN and (given := [text for text in overrides if text.startswith("+sweep=")]):
+        raise ConfigError(f"{given[0]} is a sweep of several runs; start it with -m")
