@@ -194,7 +194,9 @@ def _without_bad_files(
     loader: DataLoader[Any], bad_files: BadFiles, skipped: Callable[[], None] = lambda: None
 ) -> Iterator[Any]:
     """What the loader collates, once the errors among it are dealt with."""
-    for batch, errors in loader:
+    with _held_back():
+        batches = iter(loader)
+    for batch, errors in batches:
         while errors:
             error = errors.pop()
             try:
@@ -225,11 +227,28 @@ def _collate_by_size(samples: list[Any]) -> tuple[list[Any], list[UserError]]:
     return [tuple(default_collate(group)) for group in groups.values()], errors
 
 
+OF_A_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Signals that often reach all processes of a group at once."""
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """A context in which such signals wait: one that came while workers start would end them before they can tell."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_A_GROUP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_signals_to_the_parent(worker: int) -> None:
     """Leave the process group, which Ctrl-C and often SIGTERM reach as a whole: the parent decides when to stop.
 
-    SIGTERM is not ignored, for by it the parent ends a worker when nobody waits for its samples any more. SLURM's
-    warning is: it reaches every process of a job.
+    What came before is forgotten. SIGTERM is not ignored from then on, for by it the parent ends a worker when nobody
+    waits for its samples any more. SLURM's warning is: it reaches every process of a job.
     """
     os.setpgid(0, 0)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    for number in OF_A_GROUP:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_A_GROUP)
