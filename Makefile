@@ -30,8 +30,9 @@ test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an u
 test-devices: setup ## compare two devices with one on images (DATA=PATH, with train and val)
 	$(BIN)/python tests/devices.py $(DATA)
 
-test-cluster: setup ## sweeps on a real SLURM cluster, which it sets up on Debian, as root
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
+SELECT ?=
+test-cluster: setup ## sweeps on a real SLURM cluster, set up on Debian as root (SELECT="array or preempted")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -k "$(SELECT)" tests/cluster
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .
