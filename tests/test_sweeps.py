@@ -39,6 +39,13 @@ def sweep(tmp_path):
     return run
 
 
+def wait_for_steps(records: Path) -> None:
+    """Wait until a job has recorded a few steps."""
+    deadline = time.monotonic() + 120
+    while not (records.exists() and records.read_text().count("\n") > 5) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def states(folder: Path) -> dict[int, str]:
     return {job.number: job.state for job in SweepFolder(folder / "sweeps/sweep").jobs()}
 
@@ -179,9 +186,7 @@ def test_a_sweep_that_was_killed_goes_on_with_the_job_at_hand(sweep, tmp_path):
     command = [sys.executable, "-m", "visual_transformers", *TINY, "-m", "seed=0,1", "training.steps=60"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         records = tmp_path / "sweeps/sweep/0/metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while not (records.exists() and records.read_text().count("\n") > 5) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for_steps(records)
         os.kill(process.pid, signal.SIGTERM)
     assert process.returncode == 130
     assert states(tmp_path) == {0: "stopped", 1: "queued"}
@@ -204,9 +209,7 @@ def test_a_job_that_its_scheduler_wants_back_is_started_again_and_loses_no_step(
     command += ["seed=0", "training.steps=60"]
     records, about = tmp_path / "sweeps/sweep/0/metrics.jsonl", tmp_path / "sweeps/sweep/0/status.json"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (records.exists() and records.read_text().count("\n") > 5) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for_steps(records)
         os.kill(json.loads(about.read_text())["process"], signal.SIGUSR2)
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed

@@ -12,6 +12,7 @@ import logging
 import math
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,12 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (
 from omegaconf import OmegaConf, open_dict
 
 from visual_transformers.errors import ConfigError, Interrupted, RunError
-from visual_transformers.sweeps import LAUNCHED, TRAIN, Job, SweepFolder, log_of, print_outcomes
+from visual_transformers.sweeps import LAUNCHED, NEW, TRAIN, Job, SweepFolder, log_of, print_outcomes
 
 log = logging.getLogger(__name__)
 
 
-class SweepThatGoesOn:
+class SweepThatGoesOn(ABC):
     """What all of them do: give each job its folder, start those that are left to do, say what became of all.
 
     One failing job ends no other. A job's status.json alone says how it ended.
@@ -44,14 +45,16 @@ class SweepThatGoesOn:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's call, once for each batch of jobs; `initial_job_idx` is none of a job that has a number already."""
+        folder = Path(str(self.config.hydra.sweep.dir))
         modes = [mode_of(overrides, str(self.config.mode)) for overrides in job_overrides]
-        jobs = SweepFolder(Path(str(self.config.hydra.sweep.dir))).numbered(job_overrides, modes)
+        numbered = SweepFolder(folder).numbered(job_overrides, modes)
+        jobs = list(dict.fromkeys(numbered))  # a search may draw one twice
         if self.is_grid:  # a search takes what it is told, and learns from the job's failure
             self.check(jobs)
         retry = self.config.sweep.retry_failed
-        due = [job for job in dict.fromkeys(jobs) if job.is_due(retry_failed=retry) and not self.is_queued(job)]
-        LAUNCHED.extend(job for job in dict.fromkeys(jobs) if job not in LAUNCHED)
-        log.info(f"{len(due)} of {len(jobs)} jobs are left to do in {self.config.hydra.sweep.dir}")
+        due = [job for job in jobs if job.is_due(retry_failed=retry) and not self.is_queued(job)]
+        LAUNCHED.extend(job for job in jobs if job not in LAUNCHED)
+        log.info(f"{len(due)} of {len(numbered)} jobs are left to do in {folder}")
         for job in due:
             job.queue()
         try:
@@ -62,9 +65,9 @@ class SweepThatGoesOn:
                 job.forget()
             raise
         except KeyboardInterrupt:
-            print_outcomes(Path(str(self.config.hydra.sweep.dir)), LAUNCHED)
+            print_outcomes(folder, LAUNCHED)
             raise
-        return [self.returned(job) for job in jobs]
+        return [self.returned(job) for job in numbered]
 
     @property
     def is_grid(self) -> bool:
@@ -114,10 +117,11 @@ class SweepThatGoesOn:
         """Whether a scheduler has the job already."""
         return False
 
+    @abstractmethod
     def start(self, jobs: list[Job]) -> None:
         """Start the jobs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self, jobs: list[Job]) -> None:
         """Return when the jobs have ended."""
 
@@ -127,11 +131,12 @@ class SweepThatGoesOn:
         Hydra's own sweeper would end the sweep at the first failure: it is told that such a job returned nothing.
         """
         found, result = job.status, JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
-        if job.state == "finished":
+        state = found.get("state", NEW)
+        if state == "finished":
             result.return_value = found.get("score")
         elif not self.is_grid:
             result.status = JobStatus.FAILED
-            result.return_value = RunError(f"job {job.number} is {job.state}: {found.get('error') or log_of(job)}")
+            result.return_value = RunError(f"job {job.number} is {state}: {found.get('error') or log_of(job)}")
         return result
 
 
@@ -151,6 +156,9 @@ class LocalSweep(SweepThatGoesOn, BasicLauncher):
         """Run the jobs."""
         for job in jobs:
             BasicLauncher.launch(self, [job.overrides], job.number)
+
+    def wait(self, jobs: list[Job]) -> None:
+        """Nothing: they have ended."""
 
 
 class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
@@ -204,15 +212,15 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
         executor.update_parameters(**settings)
         return executor
 
+    @abstractmethod
     def has_ended(self, job: Job) -> bool:
         """Whether the job's processes are gone."""
-        raise NotImplementedError
 
     def wait(self, jobs: list[Job]) -> None:
         """Watch the jobs until they have ended, and say when their states change."""
         if not self.config.sweep.wait:
             return
-        running = [job for job in dict.fromkeys(jobs) if job.submission]
+        running = [job for job in jobs if job.submission]
         said: dict[int, str] = {}
         try:
             while running:

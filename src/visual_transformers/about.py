@@ -70,17 +70,9 @@ def chosen(cfg: Config, group: str) -> str:
 @cache
 def commit() -> str | None:
     """The git commit of this code, with a + if there are changes beside it; None if it is in no checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty=+",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    here = Path(__file__).parent
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(command, cwd=here, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from visual_transformers import atomic, plots
 from visual_transformers.cost import Latency
 from visual_transformers.settings import Node
-from visual_transformers.tables import csv_text, markdown_table, print_table
+from visual_transformers.tables import csv_text, markdown_table, print_table, scaled
 
 Report = dict[str, Any]
 Row = dict[str, Any]
@@ -131,8 +131,7 @@ def shown(rows: list[Row]) -> list[dict[str, str]]:
 
     def cell(row: Row, heading: str) -> str:
         name, scale = PER_MODEL[heading]
-        value = row[name] * scale if name in row else None
-        return "" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+        return scaled(row.get(name), scale)
 
     return [{heading: cell(row, heading) for heading in present} for row in rows]
 

@@ -7,14 +7,14 @@ from visual_transformers.errors import RunError
 from visual_transformers.models import weights
 from visual_transformers.settings import Config
 from visual_transformers.train_run import TrainRun
-from visual_transformers.training import checkpoint, distributed, preemption
+from visual_transformers.training import checkpoint, distributed, status
 from visual_transformers.training.rundir import RunDirectory
 
 
 def started(cfg: Config, files: RunDirectory) -> TrainRun:
     """A run where `resume` says: at its start, or at the step that a checkpoint is of. Collective."""
     how = cfg.resume.checkpoint
-    if how == "never" and preemption.restarts():
+    if how == "never" and status.restarts():
         how = "auto"  # a job that its scheduler starts again is the same run
     found = checkpoint.to_go_on_from(how, files)
     with distributed.first_on_its_machine():  # for published weights are fetched

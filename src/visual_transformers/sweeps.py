@@ -20,12 +20,11 @@ import yaml
 from visual_transformers import atomic
 from visual_transformers.tables import print_table
 from visual_transformers.training import status
-from visual_transformers.training.lock import is_held
 
 HOW_IT_RUNS = ("mode=", "resume", "checkpoint.", "debug.", "hydra", "hardware", "logger", "sweep.")
 """Beginnings of overrides that say how a sweep or job runs, and not which one it is."""
 LONGEST_NAME = 80
-TRAIN = "train"
+TRAIN, NEW = "train", "new"
 
 
 @dataclass(frozen=True)
@@ -52,26 +51,24 @@ class Job:
     @property
     def status(self) -> status.Content:
         """How it stands: as its status.json says, but `unfinished` where nobody works on what is called running."""
-        found = status.read(self.place)
-        if found.get("state") == "running" and not is_held(self.folder):
-            found["state"] = "unfinished"
-        return found
+        return status.seen(self.place, self.folder)
 
     @property
     def state(self) -> str:
         """The state alone; `new` if there is none yet."""
-        return str(self.status.get("state", "new"))
+        return str(self.status.get("state", NEW))
 
     def is_due(self, *, retry_failed: bool) -> bool:
         """Whether it is to be started: whatever is not finished, unless somebody works on it.
 
         Only training is done once; the other modes take little time, and are done again.
         """
-        if self.state == "running":
+        state = self.state
+        if state == "running":
             return False
         if self.mode != TRAIN or "resume=never" in self.overrides or "resume.checkpoint=never" in self.overrides:
             return True
-        return self.state != "finished" and (retry_failed or self.state != "failed")
+        return state != "finished" and (retry_failed or state != "failed")
 
     def queue(self) -> None:
         """Note that it was given to a launcher."""
@@ -93,10 +90,7 @@ class Job:
     @property
     def submission(self) -> dict[str, str]:
         """Where it was sent; empty for a job of this machine."""
-        try:
-            return dict(json.loads((self.place / SUBMISSION).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return {}
+        return status.node(self.place / SUBMISSION)
 
 
 OVERRIDES = "overrides.yaml"
@@ -189,23 +183,21 @@ def differing(jobs: Iterable[Job]) -> dict[int, str]:
 def print_outcomes(path: Path, jobs: list[Job]) -> None:
     """A table of how the jobs of a sweep stand, and below it why those failed that did."""
     jobs = sorted(jobs, key=lambda job: job.number)
-    named = differing(jobs)
-    rows = [_row(job, named[job.number]) for job in jobs]
+    named, statuses = differing(jobs), [job.status for job in jobs]
+    rows = [_row(job, named[job.number], found) for job, found in zip(jobs, statuses, strict=True)]
     counts = Counter(row["state"] for row in rows)
     print_table(f"{path}: {', '.join(f'{count} {state}' for state, count in counts.items())}", rows)
-    for job in jobs:
-        found = job.status
-        if job.state != "finished" and (why := found.get("traceback") or found.get("error") or log_of(job)):
-            print(f"job {job.number} {job.state}: {str(why).strip()}")
+    for row, job, found in zip(rows, jobs, statuses, strict=True):
+        if row["state"] != "finished" and (why := found.get("traceback") or found.get("error") or log_of(job)):
+            print(f"job {row['job']} {row['state']}: {str(why).strip()}")
 
 
-def _row(job: Job, overrides: str) -> dict[str, str]:
-    found = job.status
+def _row(job: Job, overrides: str, found: status.Content) -> dict[str, str]:
     score, metric = found.get("score"), found.get("about", {}).get("metric", "")
     return {
         "job": str(job.number),
         "overrides": overrides,
-        "state": job.state,
+        "state": str(found.get("state", NEW)),
         "score": "" if score is None else f"{metric} {score:.4f}".strip(),
         "restarts": str(found.get("restarts") or ""),
     }

@@ -79,6 +79,12 @@ LATEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
 }
 
 
+def scaled(number: float | None, scale: float) -> str:
+    """A number in its heading's unit, to four digits; nothing of None."""
+    value = None if number is None else number * scale
+    return "" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def print_table(title: str, rows: list[dict[str, str]]) -> None:
     """Print rows as a table; a row may lack columns that others have."""
     columns = _columns(rows)

@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass
 
 from visual_transformers import atomic, plots
-from visual_transformers.loggers.logger import METRICS, Logger, RunInfo
+from visual_transformers.loggers.logger import Logger, RunInfo
 from visual_transformers.loggers.records import Record
 from visual_transformers.tables import csv_text
+from visual_transformers.training.rundir import METRICS
 
 
 @dataclass

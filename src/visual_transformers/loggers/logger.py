@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 from visual_transformers.loggers.records import Record, read_records
 from visual_transformers.results import Results
 from visual_transformers.settings import Node
-
-METRICS = "metrics.jsonl"
-"""The file in a run's folder that has every record."""
+from visual_transformers.training.rundir import METRICS
 
 
 @dataclass(frozen=True)

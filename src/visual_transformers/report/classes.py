@@ -122,7 +122,4 @@ def _over_seeds(tables: Collection[dict[str, dict[str, str]]], score: str) -> di
                 continue
             if np.isfinite(value):
                 values.setdefault(name, []).append(value)
-    return {
-        name: Estimate(float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None)
-        for name, found in values.items()
-    }
+    return {name: Estimate.of(found) for name, found in values.items()}

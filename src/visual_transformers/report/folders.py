@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import get_args
 
 from visual_transformers.training import status
-from visual_transformers.training.rundir import OURS
+from visual_transformers.training.rundir import METRICS, OURS
 
-MARKS = {status.FILE, "metrics.jsonl", "summary.json"}
+MARKS = {status.FILE, METRICS, "summary.json"}
 """Files of which a run's folder has at least one."""
 REPORT = "report.html"
 """A folder with this file holds an earlier report."""
@@ -90,7 +90,7 @@ def _is_run(folder: Path, files: set[str]) -> bool:
         known = content.get("state") in get_args(status.State)
         if known and (content.get("about") or folder.name not in OF_A_MODE):
             return True
-    return "metrics.jsonl" in files or ("summary.json" in files and (folder / "config.yaml").is_file())
+    return METRICS in files or ("summary.json" in files and (folder / "config.yaml").is_file())
 
 
 def _numbers_by_size(name: str) -> list[tuple[bool, int, str]]:

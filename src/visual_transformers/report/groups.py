@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -19,6 +19,11 @@ class Estimate(NamedTuple):
 
     mean: float
     std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """That of one number or more."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 class Band(NamedTuple):
@@ -103,9 +108,7 @@ class Group:
     def over_seeds(self, quantity: Callable[[Run], float | None], *, finished: bool = True) -> Estimate | None:
         """Mean and spread of a quantity over the finished runs, or over all, that have it."""
         values = [v for run in (self.finished if finished else self.runs) if (v := quantity(run)) is not None]
-        if not values:
-            return None
-        return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+        return Estimate.of(values) if values else None
 
     def fact(self, name: str) -> float | None:
         """A number that all its runs share, from the first that knows it."""

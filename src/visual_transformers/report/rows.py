@@ -8,6 +8,7 @@ from typing import Any
 from visual_transformers.report.groups import Group
 from visual_transformers.report.published import Figure
 from visual_transformers.report.run import Run
+from visual_transformers.tables import scaled
 
 Row = dict[str, Any]
 
@@ -114,9 +115,3 @@ def percent(mean: float | None, std: float | None) -> str:
 def of_many(epoch: float | None, epochs: float | None) -> str:
     """An epoch, and how many there are to be."""
     return "" if epoch is None else f"{epoch:.4g}" + ("" if epochs is None else f" of {epochs:.4g}")
-
-
-def scaled(number: float | None, scale: float) -> str:
-    """A number in its heading's unit, to four digits."""
-    value = None if number is None else number * scale
-    return "" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

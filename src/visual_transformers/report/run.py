@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -15,8 +14,9 @@ from visual_transformers.report.records import Records, number
 from visual_transformers.settings import Node
 from visual_transformers.training import status
 from visual_transformers.training.lock import is_held
+from visual_transformers.training.rundir import METRICS
+from visual_transformers.training.status import node
 
-METRICS = "metrics.jsonl"
 State = Literal["finished", "running", "queued", "stopped", "unfinished", "failed"]
 """As in `status`, and `unfinished`: it says that it runs, but no process does."""
 
@@ -50,7 +50,7 @@ class Run:
     @classmethod
     def read(cls, folder: Path) -> Run:
         """The run in a folder; what cannot be read of it is not known."""
-        content, summary = status.read(folder), node(folder / "summary.json")
+        content, summary = status.seen(folder, folder), node(folder / "summary.json")
         about = content.get("about")
         if not isinstance(about, dict) or not about:
             about = earlier.facts(folder, summary)
@@ -136,21 +136,11 @@ class Run:
 
 def _state(folder: Path, content: Node, summary: Node) -> State:
     """How a run stands; one without a status is of a version that left none."""
-    said: State = content.get("state", "running")
-    if said in get_args(State) and said != "running":
-        return said
+    if (said := content.get("state")) in get_args(State):
+        return cast(State, said)
     if not content and "best" in summary:
         return "finished"
     return "running" if is_held(folder) else "unfinished"
-
-
-def node(path: Path) -> Node:
-    """What a JSON file holds; empty if it is not there, torn, or something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def flat(node: Node, prefix: str = "") -> Node:

@@ -16,11 +16,6 @@ from visual_transformers.training import distributed, status
 from visual_transformers.training.interruption import SCHEDULER_S
 
 
-def restarts() -> int:
-    """How often the scheduler has started this job again."""
-    return int(os.environ.get(status.RESTARTS, 0))
-
-
 @contextmanager
 def given_back(directory: Path) -> Iterator[None]:
     """A context that gives a job back to its scheduler when its run was saved because that wanted its end.

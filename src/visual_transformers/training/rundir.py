@@ -12,9 +12,11 @@ import yaml
 
 from visual_transformers import atomic
 
+METRICS = "metrics.jsonl"
+"""The file that has every record."""
 OURS = (
     "checkpoints", "test", "predict", "explain", "export", "profile",
-    "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv",
+    "config.yaml", METRICS, "metrics.csv", "summary.json", "classes.csv",
     "curves.png", "samples.png", "attention", "trace.json", "nonfinite.pt", "status.json", "wandb", "tensorboard",
 )  # fmt: skip
 """What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from visual_transformers import atomic
 from visual_transformers.errors import UserError
+from visual_transformers.training.lock import is_held
 
 State = Literal["queued", "running", "finished", "failed", "stopped"]
 """`queued`: given to a launcher; `stopped`: was asked to stop, saved itself, and can go on."""
@@ -35,22 +36,37 @@ def write(folder: Path, state: State, **facts: Any) -> None:
     """
     kept = {key: value for key, value in read(folder).items() if key == "about"}
     moment = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    who = {"host": socket.gethostname(), "process": os.getpid(), "restarts": int(os.environ.get(RESTARTS, 0))}
+    who = {"host": socket.gethostname(), "process": os.getpid(), "restarts": restarts()}
     content = moment | who | kept | {key: value for key, value in facts.items() if value is not None}
     atomic.write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
 
 
-RESTARTS = "SLURM_RESTART_COUNT"
-"""SLURM's environment variable: how often it has started the job again."""
+def restarts() -> int:
+    """How often SLURM has started this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def read(folder: Path) -> Content:
     """The state that a folder's status.json names, with its facts; empty if there is none that can be read."""
+    content = node(folder / FILE)
+    return content if isinstance(content.get("state"), str) else {}
+
+
+def seen(folder: Path, run: Path) -> Content:
+    """The same as it looks from outside: `unfinished` where nobody works on the `run` that is said to be running."""
+    content = read(folder)
+    if content.get("state") == "running" and not is_held(run):
+        content["state"] = "unfinished"
+    return content
+
+
+def node(path: Path) -> Content:
+    """What a JSON file holds; empty if it is not there, torn, or something else."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) and isinstance(content.get("state"), str) else {}
+    return content if isinstance(content, dict) else {}
 
 
 class Kept:
