@@ -17,7 +17,7 @@ from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.parts import Parts
 from visual_transformers.starting import started
 from visual_transformers.train_run import TrainRun
-from visual_transformers.training import checkpoint
+from visual_transformers.training import checkpoint, status
 from visual_transformers.training.rundir import RunDirectory
 
 ADVANCED = ("model.dropout=0.2", "model.stochastic_depth=0.2", "task.label_smoothing=0.1", "training.log_every=3")
@@ -161,6 +161,20 @@ def test_the_same_command_goes_on_when_the_checkpoint_it_names_is_gone(tiny, cra
     started(tiny(*ADVANCED, f"resume={source}"), files)  # and is killed here
     source.unlink()
     assert started(tiny(*ADVANCED, f"resume={source}"), files).state.step == 4
+
+
+@pytest.mark.parametrize(("begun_by", "goes_on"), [("7", True), ("6", False)])
+def test_a_new_run_that_its_scheduler_starts_again_goes_on_only_with_what_it_has_begun(
+    tiny, crashed, tmp_path, monkeypatch, begun_by, goes_on
+):
+    directory = shutil.copytree(crashed, tmp_path / "run")
+    monkeypatch.setenv("SLURM_JOB_ID", begun_by)
+    status.write(directory, "queued")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    run = started(tiny(*ADVANCED, "resume=never"), RunDirectory(directory))
+    assert run.state.step == (5 if goes_on else 0)
+    assert (directory / "earlier-1").is_dir() != goes_on
 
 
 def test_fewer_steps_than_were_taken_are_refused(tiny, uninterrupted, tmp_path):

@@ -91,6 +91,33 @@ def test_jobs_that_a_sweep_tells_apart_by_how_they_run_are_several(tmp_path):
     assert numbers(SweepFolder(tmp_path), ["hardware.precision=fp32"], ["hardware.precision=bf16"]) == [0, 1]
 
 
+def test_a_command_that_varies_less_takes_the_jobs_that_are_most_like_its_own(tmp_path):
+    folder = SweepFolder(tmp_path)
+    assert numbers(folder, ["hardware.precision=fp32"], ["hardware.precision=bf16"]) == [0, 1]
+    assert numbers(folder, ["hardware.precision=bf16", "hydra.launcher.partition=a"]) == [1]
+    assert numbers(folder, ["hardware.precision=fp32"]) == [0]
+
+
+def test_a_job_that_could_not_be_sent_is_as_it_was(tmp_path):
+    job = Job(0, tmp_path / "0", ("seed=0",))
+    job.take_back(job.queue())
+    assert not job.folder.exists()
+    job.queue()
+    job.submitted({"id": "7", "log": "there.out"})
+    status.failed(job.folder, ZeroDivisionError("here"))
+    before = {path.name: path.read_text() for path in job.folder.iterdir()}
+    job.take_back(Job(0, job.folder, ("seed=0", "resume=auto")).queue())
+    assert {path.name: path.read_text() for path in job.folder.iterdir()} == before
+
+
+def test_another_mode_leaves_a_training_s_overrides(tmp_path):
+    Job(0, tmp_path, ("seed=0",)).queue()
+    Job(0, tmp_path, ("seed=0", "mode=test"), mode="test").queue()
+    assert [job.overrides for job in SweepFolder(tmp_path.parent).jobs()] == []
+    assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["seed=0"]
+    assert status.read(tmp_path / "test")["state"] == "queued"
+
+
 def test_what_is_in_the_way_in_a_sweep_s_folder_is_no_job(tmp_path):
     for name in ("notes", "7", "8"):
         (tmp_path / name).mkdir()
@@ -161,7 +188,7 @@ def test_one_failing_job_does_not_end_the_others_and_is_tried_again_alone(sweep,
     assert "2 of 4 jobs are left to do" in again.stdout
     assert written_at(tmp_path / "sweeps/sweep/1") == before
 
-    left = sweep("-m", "seed=0,1", "optimizer.lr=1e30,0.01", "sweep.retry_failed=false")
+    left = sweep("-m", "seed=0,1", "optimizer.lr=1e30,0.01", "sweep.retry_failed=false", "sweep.wait=false")
     assert left.returncode == 1
     assert "0 of 4 jobs are left to do" in left.stdout
 
@@ -180,6 +207,10 @@ def test_a_finished_job_of_other_settings_is_not_taken_for_this_one(sweep, tmp_p
     assert ended.returncode == 1
     assert "was trained with other settings" in ended.stderr
     assert "hardware.precision: fp32 -> fp64" in ended.stderr
+    anew = sweep("-m", "seed=0", "hardware.precision=fp64", "resume=never")
+    assert anew.returncode == 0, anew.stderr
+    assert json.loads((tmp_path / "sweeps/sweep/0/status.json").read_text())["about"]["precision"] == "fp64"
+    assert (tmp_path / "sweeps/sweep/0/earlier-1/config.yaml").is_file()
 
 
 def test_a_sweep_that_was_killed_goes_on_with_the_job_at_hand(sweep, tmp_path):
@@ -265,3 +296,28 @@ def test_a_search_by_optuna_goes_on_with_the_same_trials(sweep, tmp_path):
     assert more.returncode == 0, more.stderr
     assert more.stdout.count("0 of 1 jobs are left to do") == 2
     assert states(tmp_path) == dict.fromkeys(range(3), "finished")
+
+    other = sweep("-m", "+sweep=search", "hydra.sweeper.n_trials=3", "hardware.precision=fp64")
+    assert other.returncode == 1
+    assert "was trained with other settings" in other.stderr
+
+
+def test_a_trial_that_fails_does_not_end_a_search(sweep, tmp_path):
+    space = yaml.safe_load((SWEEPS / "search.yaml").read_text())
+    space["hydra"]["sweeper"]["params"] = {"optimizer.lr": "choice(1e30, 0.01)"}
+    space["defaults"][1]["override /hydra/sweeper/sampler"] = "grid"
+    del space["hydra"]["sweeper"]["sampler"]  # which has a seed
+    (tmp_path / "mine/sweep").mkdir(parents=True)
+    (tmp_path / "mine/sweep/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump(space))
+    ended = sweep("--config-dir", "mine", "-m", "+sweep=mine", "hydra.sweeper.n_trials=2")
+    assert ended.returncode == 1
+    assert sorted(states(tmp_path).values()) == ["failed", "finished"], ended.stderr + ended.stdout
+    assert "1 of 2 jobs did not finish" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["..", "a/../../b", " "])
+def test_a_sweep_s_name_is_that_of_a_folder(sweep, tmp_path, name):
+    ended = sweep("-m", "seed=0", f"sweep.name='{name}'")
+    assert ended.returncode == 1
+    assert "expected the name of a folder below sweeps/" in ended.stderr
+    assert [*tmp_path.iterdir()] == []

@@ -29,7 +29,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (
 from omegaconf import OmegaConf, open_dict
 
 from visual_transformers.errors import ConfigError, Interrupted, RunError
-from visual_transformers.sweeps import LAUNCHED, NEW, TRAIN, Job, SweepFolder, log_of, print_outcomes
+from visual_transformers.sweeps import LAUNCHED, NEW, TRAIN, Job, SweepFolder, log_of
 
 log = logging.getLogger(__name__)
 
@@ -49,25 +49,28 @@ class SweepThatGoesOn(ABC):
         modes = [mode_of(overrides, str(self.config.mode)) for overrides in job_overrides]
         numbered = SweepFolder(folder).numbered(job_overrides, modes)
         jobs = list(dict.fromkeys(numbered))  # a search may draw one twice
-        if self.is_grid:  # a search takes what it is told, and learns from the job's failure
-            self.check(jobs)
-        retry = self.config.sweep.retry_failed
-        due = [job for job in jobs if job.is_due(retry_failed=retry) and not self.is_queued(job)]
-        LAUNCHED.extend(job for job in jobs if job not in LAUNCHED)
+        # What a search draws may be no sound configuration: it learns that from the job's failure.
+        self.check(jobs if self.is_grid else [job for job in jobs if self.stands(job)])
+        due = [job for job in jobs if self.is_due(job) and not self.is_queued(job)]
         log.info(f"{len(due)} of {len(numbered)} jobs are left to do in {folder}")
-        for job in due:
-            job.queue()
+        LAUNCHED.extend(job for job in jobs if job not in LAUNCHED)
+        before = [job.queue() for job in due]
         try:
             self.start(due)
-            self.wait(jobs)
         except ConfigError:
-            for job in due:
-                job.forget()
+            for job, files in zip(due, before, strict=True):
+                job.take_back(files)
             raise
-        except KeyboardInterrupt:
-            print_outcomes(folder, LAUNCHED)
-            raise
+        self.wait(jobs)
         return [self.returned(job) for job in numbered]
+
+    def is_due(self, job: Job) -> bool:
+        """Whether the job is to be started, as far as its folder tells."""
+        return job.is_due(retry_failed=self.config.sweep.retry_failed)
+
+    def stands(self, job: Job) -> bool:
+        """Whether the job's place is taken by a training that has finished, and is not done again."""
+        return job.mode == TRAIN and job.state == "finished" and not self.is_due(job)
 
     @property
     def is_grid(self) -> bool:
@@ -110,7 +113,7 @@ class SweepThatGoesOn(ABC):
             config = jobs.configured(own, HydraConfig.get(), job.folder)
         finally:
             HydraConfig.instance().cfg = before
-        if job.mode == TRAIN and job.state == "finished":
+        if self.stands(job):
             jobs.check_same_settings(config, job.folder)
 
     def is_queued(self, job: Job) -> bool:
@@ -224,7 +227,10 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
         said: dict[int, str] = {}
         try:
             while running:
-                running = [job for job in running if not self.has_ended(job)]
+                ended = [job for job in running if self.has_ended(job)]
+                running = [job for job in running if job not in ended]
+                for job in ended:
+                    job.submitted(job.submission | {"ended": True})
                 for job in jobs:
                     if (state := job.state) != said.get(job.number, "queued"):
                         log.info(f"job {job.number} is {state}")
@@ -232,16 +238,23 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
                 if running:
                     time.sleep(self.SECONDS_BETWEEN_LOOKS)
         except KeyboardInterrupt as stop:
-            ids = " ".join(dict.fromkeys(job.submission["id"] for job in running))
-            raise Interrupted(f"the jobs go on; the same command watches them again, and they are: {ids}") from stop
+            raise Interrupted(self.left_alone(running)) from stop
+
+    @abstractmethod
+    def left_alone(self, jobs: list[Job]) -> str:
+        """What becomes of jobs that are not waited for any longer, in a sentence."""
 
 
 class SubmititLocalSweep(SubmittedSweep, LocalLauncher):
     """All jobs at once on this machine, each with processes of its own."""
 
     def has_ended(self, job: Job) -> bool:
-        """Whether the process is gone that controls the job's tasks."""
-        return job.number not in self.sent or bool(self.sent[job.number].done())
+        """Whether the process that controls its tasks is gone; of an earlier command's job, whether nobody works."""
+        return bool(self.sent[job.number].done()) if job.number in self.sent else job.state != "running"
+
+    def left_alone(self, jobs: list[Job]) -> str:
+        """They are of the same process group, to which a terminal sends its Ctrl-C."""
+        return "a terminal's Ctrl-C has reached the jobs too, which save themselves and stop; the same command goes on"
 
 
 class SlurmSweep(SubmittedSweep, SlurmLauncher):
@@ -274,6 +287,11 @@ class SlurmSweep(SubmittedSweep, SlurmLauncher):
         sent = job.submission
         result = Path(sent["log"]).with_name(f"{sent['id']}_0_result.pkl")
         return result.exists() or not self._is_in_queue(sent["id"])
+
+    def left_alone(self, jobs: list[Job]) -> str:
+        """They are on other machines."""
+        ids = " ".join(dict.fromkeys(job.submission["id"] for job in jobs))
+        return f"the jobs go on; the same command watches them again, and they are: {ids}"
 
     def queue(self) -> Collection[str] | None:
         """Ids of this user's jobs that wait or run, asked for every few seconds; None if SLURM does not answer."""

@@ -70,9 +70,14 @@ def chosen(cfg: Config, group: str) -> str:
 @cache
 def commit() -> str | None:
     """The git commit of this code, with a + if there are changes beside it; None if it is in no checkout."""
-    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    here = Path(__file__).parent
+    here = Path(__file__)
     try:
-        return subprocess.run(command, cwd=here, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # for it may be installed within another's checkout
+        return _git(here.parent, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=10).stdout.strip()

@@ -22,7 +22,8 @@ from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
 from visual_transformers import sweeps
 from visual_transformers.command_line import completed
 from visual_transformers.config import EXPLAINED
-from visual_transformers.errors import INTERRUPTED, Interrupted, RunError, suggestion
+from visual_transformers.config_checks import makes_a_folder
+from visual_transformers.errors import INTERRUPTED, ConfigError, Interrupted, RunError, suggestion
 
 
 class Refused(BaseException):
@@ -68,7 +69,12 @@ class Sweep(Callback):
 
         The name becomes an override because every job composes its own configuration, in which those of the others are
         not to be seen.
+
+        Raises:
+            Refused: if the name that was given is none of a folder.
         """
+        if (name := config.sweep.name) is not None and not makes_a_folder(str(name)):
+            raise Refused(ConfigError(f"sweep.name={name}: expected the name of a folder below sweeps/"))
         if config.sweep.name is None:
             name = sweeps.name_of(config.hydra.overrides.task)
             with read_write(config), read_write(config.hydra):
@@ -76,24 +82,28 @@ class Sweep(Callback):
                 config.hydra.overrides.task.append(f"sweep.name={name}")
         Sweep.folder = Path(config.hydra.sweep.dir)
 
+    @classmethod
+    def print_outcomes(cls) -> None:
+        """Print how the jobs stand that this process has started or found, if there are any."""
+        if cls.folder and sweeps.LAUNCHED:
+            sweeps.print_outcomes(cls.folder, sweeps.LAUNCHED)
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print how the jobs have ended.
 
         Raises:
             Refused: if one of them did not finish; Hydra would turn an `Exception` of a callback into a warning.
         """
-        folder = Path(config.hydra.sweep.dir)
         if config.mode == "profile":
             from visual_transformers import cost_report  # as above
 
-            cost_report.gather(folder)
-        sweeps.print_outcomes(folder, sweeps.LAUNCHED)
-        open_ended = [job for job in sweeps.LAUNCHED if job.state != "finished"]
-        if open_ended and config.sweep.wait:
-            raise Refused(RunError(f"{len(open_ended)} of {len(sweeps.LAUNCHED)} jobs did not finish; {AGAIN}"))
-
-
-AGAIN = "the same command goes on with them"
+            cost_report.gather(Path(config.hydra.sweep.dir))
+        Sweep.print_outcomes()
+        well = {"finished"} if config.sweep.wait else {"finished", "queued", "running"}
+        if count := sum(job.state not in well for job in sweeps.LAUNCHED):
+            raise Refused(
+                RunError(f"{count} of {len(sweeps.LAUNCHED)} jobs did not finish; the same command goes on with them")
+            )
 
 
 LEFT_BY_HYDRA = {".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml"}
@@ -129,10 +139,13 @@ def main() -> None:
     try:
         hydra.main(config_path="pkg://visual_transformers.conf", config_name="config", version_base="1.3")(run)()
     except KeyboardInterrupt as stop:
+        Sweep.print_outcomes()
         print(stop if isinstance(stop, Interrupted) else "stopped at once, without saving", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except (Exception, Refused) as stop:
         error = stop.error if isinstance(stop, Refused) else stop
+        if not isinstance(stop, Refused | ConfigError):  # as of a sweeper that ends the sweep by a job's failure
+            Sweep.print_outcomes()
         if asked_for_traces or (happened_in_the_job(error) and not isinstance(error, EXPLAINED)):
             raise
         if Sweep.folder:

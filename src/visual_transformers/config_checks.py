@@ -112,7 +112,7 @@ def _of_parameters(cfg: DictConfig) -> Iterator[str]:
 
 def _of_mode(cfg: DictConfig) -> Iterator[str]:
     """The run's name, and settings that the mode does not use."""
-    if not _makes_a_folder(str(OmegaConf.select(cfg, "name"))):
+    if not makes_a_folder(str(OmegaConf.select(cfg, "name"))):
         yield f"name={cfg.name}: expected the name of a folder below runs/"
     if OmegaConf.select(cfg, "weights.file") == "":
         yield "weights is empty; name a file, or leave it out"
@@ -228,7 +228,8 @@ def _finite(value: float) -> str:
     return ", and finite" if isinstance(value, float) else ""
 
 
-def _makes_a_folder(name: str) -> bool:
+def makes_a_folder(name: str) -> bool:
+    """Whether a name is that of a folder below the one where it is put."""
     return all(part.strip() and part not in (".", "..") for part in name.split("/"))
 
 

@@ -60,6 +60,10 @@ class RunError(UserError):
     """A run directory cannot be used as asked, or a run had to stop."""
 
 
+class LostError(RunError):
+    """Another process of the run is gone, which knows why."""
+
+
 class InUseError(RunError):
     """Another process works on the run."""
 

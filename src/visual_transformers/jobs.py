@@ -48,7 +48,9 @@ def job(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | No
     config = configured(cfg, hydra_config, directory)
     module, _, name = MODES[config.mode].rpartition(".")
     work: Work = getattr(import_module(f"visual_transformers.{module}"), name)
-    return on_devices(work, config, directory) if config.mode in TOGETHER else work(config, directory)
+    if config.mode in TOGETHER:
+        return on_devices(work, config, directory)
+    return work(config, directory) if distributed.is_first() else None
 
 
 def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
@@ -56,17 +58,16 @@ def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) ->
 
     An error is said here, where the job's own log has it, as well as raised: Hydra keeps it, and goes on.
     """
+    distributed.name_tasks_as_torchrun_does()
     trains = cfg.mode == sweeps.TRAIN
     place = directory if trains else directory / str(cfg.mode)
     try:
         with preemption.given_back(directory):
             score = job(cfg, hydra_config, directory)
-    except Exception as error:
-        if distributed.is_first():
-            if not isinstance(error, InUseError):  # the state is that of the process that works on the run
-                status.failed(place, error)
-            said = f"error: {error}" if isinstance(error, EXPLAINED) else traceback.format_exc().rstrip()
-            print(said, file=sys.stderr)
+    except Exception as error:  # of any process: another one than the first may be the only one that knows why
+        if not isinstance(error, InUseError):  # the state is that of the process that works on the run
+            status.failed(place, error)
+        print(f"error: {error}" if isinstance(error, EXPLAINED) else traceback.format_exc().rstrip(), file=sys.stderr)
         raise
     if not trains and distributed.is_first():
         status.write(place, "finished", score=score)

@@ -43,7 +43,7 @@ def train(cfg: Config, directory: Path) -> float:
         run = started(cfg, files)
         info = run.info()
         with (
-            status.kept(directory, about=info.about) if main else nullcontext(status.Kept()) as outcome,
+            status.kept(directory, main=main, about=info.about) as outcome,
             Interruption() as interruption,
             Loggers(run.loggers(), info) as log,
         ):

@@ -14,8 +14,8 @@ from visual_transformers.training.rundir import RunDirectory
 def started(cfg: Config, files: RunDirectory) -> TrainRun:
     """A run where `resume` says: at its start, or at the step that a checkpoint is of. Collective."""
     how = cfg.resume.checkpoint
-    if how == "never" and status.restarts():
-        how = "auto"  # a job that its scheduler starts again is the same run
+    if how == "never" and status.restarts() and status.read(files.path).get("job") == status.slurm_job():
+        how = "auto"  # a job that its scheduler starts again goes on with the run that it has begun
     found = checkpoint.to_go_on_from(how, files)
     with distributed.first_on_its_machine():  # for published weights are fetched
         file = weights.read(cfg.weights.file) if cfg.weights.file and not found else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -70,31 +71,43 @@ class Job:
             return True
         return state != "finished" and (retry_failed or state != "failed")
 
-    def queue(self) -> None:
-        """Note that it was given to a launcher."""
+    def queue(self) -> Before:
+        """Note that it is given to a launcher; returns what `take_back` needs."""
+        overrides, submission = self.folder / OVERRIDES, self.place / status.SUBMISSION
+        noted = (overrides, submission, self.place / status.FILE)
+        before = {path: path.read_text(encoding="utf-8") if path.is_file() else None for path in noted}
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(self.folder / OVERRIDES, yaml.safe_dump(list(self.overrides), width=1000))
-        (self.place / SUBMISSION).unlink(missing_ok=True)
+        if self.mode == TRAIN or before[overrides] is None:  # another mode's are not those of the training
+            atomic.write_text(overrides, yaml.safe_dump(list(self.overrides), width=1000))
+        submission.unlink(missing_ok=True)
         status.write(self.place, "queued")
+        return before
 
-    def forget(self) -> None:
-        """Take back `queue`, of a job that could not be sent; a run that was there before stays."""
-        left = {path.name for path in self.folder.iterdir()}
-        if left <= {OVERRIDES, status.FILE} and "about" not in self.status:
-            shutil.rmtree(self.folder)
+    def take_back(self, before: Before) -> None:
+        """Undo `queue`, of a job that could not be sent."""
+        for path, text in before.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                atomic.write_text(path, text)
+        for folder in (self.place, self.folder):
+            with suppress(OSError):  # there was more in it
+                folder.rmdir()
 
-    def submitted(self, submission: dict[str, str]) -> None:
-        """Note where it was sent: the scheduler's `id`, and its `log`."""
-        atomic.write_text(self.place / SUBMISSION, json.dumps(submission) + "\n")
+    def submitted(self, submission: Submission) -> None:
+        """Note where it was sent: the scheduler's `id`, its `log`, and later that it has `ended`."""
+        atomic.write_text(self.place / status.SUBMISSION, json.dumps(submission) + "\n")
 
     @property
-    def submission(self) -> dict[str, str]:
+    def submission(self) -> Submission:
         """Where it was sent; empty for a job of this machine."""
-        return status.node(self.place / SUBMISSION)
+        return status.node(self.place / status.SUBMISSION)
 
 
+Before = dict[Path, str | None]
+"""What the files held in which a job's state is noted; None for one that was not there."""
+Submission = dict[str, Any]
 OVERRIDES = "overrides.yaml"
-SUBMISSION = "submission.json"
 LAUNCHED: list[Job] = []
 """The jobs of the sweep that this process runs."""
 
@@ -115,19 +128,23 @@ class SweepFolder:
     def numbered(self, several: Sequence[Sequence[str]], modes: Iterable[str]) -> list[Job]:
         """A job for each list of overrides: the one that is there already, or one with the next free number.
 
-        So jobs keep their numbers when a sweep is given further values.
+        So jobs keep their numbers when a sweep is given further values. Where an earlier command varied what this one
+        does not, as the precision, several have the same place in this one: it takes the one that is most like it.
         """
         varied = _varied(several)
-        known = {_identity(job.overrides, varied): job.number for job in self.jobs()}
+        known: dict[frozenset[str], list[Job]] = defaultdict(list)
+        for job in self.jobs():
+            known[_identity(job.overrides, varied)].append(job)
         taken = {int(folder.name) for folder in self.path.glob("*") if folder.name.isdigit()}
         found = []
         for overrides, mode in zip(several, modes, strict=True):
-            identity = _identity(overrides, varied)
-            if identity not in known:
-                known[identity] = next(number for number in count() if number not in taken)
-                taken.add(known[identity])
-            number = known[identity]
-            found.append(Job(number, self.path / str(number), tuple(overrides), mode))
+            there = known[_identity(overrides, varied)]
+            if not there:
+                number = next(number for number in count() if number not in taken)
+                taken.add(number)
+                there.append(Job(number, self.path / str(number), tuple(overrides)))
+            nearest = max(there, key=lambda job: len(set(overrides).intersection(job.overrides)))
+            found.append(Job(nearest.number, nearest.folder, tuple(overrides), mode))
         return found
 
 

@@ -2,6 +2,7 @@
 # A real SLURM cluster on one Debian machine, for the tests: as root, without systemd, gone without a trace but its packages.
 #   cluster.sh up DIR     install what is missing, start everything with its files in DIR, wait until the nodes are idle
 #   cluster.sh down DIR   stop what `up` started there, by its pid files
+#   cluster.sh node DIR NAME   start a node again that was lost
 # Two nodes claim 8 CPUs and 2 GPUs each, whatever the machine has. Jobs of the partition `low` (the default) are preempted
 # and requeued by those of `high`, after 20 seconds of grace. SLURM_CONF=DIR/slurm.conf is all that a client needs.
 # ACCOUNTING=1 adds slurmdbd and MariaDB, so that sacct works; the program does without, and so do the tests.
@@ -153,7 +154,8 @@ down() {
   for ended in slurmd slurmctld slurmdbd mariadbd munged; do
     end "$ended" $(find "$DIR/run" -name "$ended*.pid")
   done
-  sed -i '/# slurm tests$/d' /etc/hosts
+  sed '/# slurm tests$/d' /etc/hosts >"$DIR/hosts"
+  cat "$DIR/hosts" >/etc/hosts # which in a container is a mount, and cannot be replaced
 }
 
 end() { # the processes of this name in these pid files: asked, and after ten seconds killed
@@ -174,5 +176,5 @@ end() { # the processes of this name in these pid files: asked, and after ten se
 case $1 in
   up | down) "$1" ;;
   node) start_node "$3" ;;
-  *) sed -n '2,8s/^# //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
 esac

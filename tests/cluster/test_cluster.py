@@ -71,10 +71,12 @@ def test_processes_on_two_nodes_train_what_one_process_trains(cluster, undisturb
         torch.testing.assert_close(together[name], tensor, rtol=1e-9, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("warning", ["USR2", "TERM"])  # the latter as on clusters that warn of a time-out alone
-def test_a_preempted_job_is_queued_again_and_ends_as_if_undisturbed(cluster, undisturbed, warning):
+# The second as on clusters that warn of a time-out alone.
+@pytest.mark.parametrize(("warning", "processes"), [("USR2", 2), ("TERM", 1)])
+def test_a_preempted_job_is_queued_again_and_ends_as_if_undisturbed(cluster, undisturbed, warning, processes):
     options = f"+hydra.launcher.additional_parameters={{nodelist: node1, signal: {warning}@60}}"
-    command = cluster.submit(*SMALL, options, "logger=[console,files,wandb]", "logger.wandb.mode=offline")
+    together = f"hydra.launcher.tasks_per_node={processes}"
+    command = cluster.submit(*SMALL, together, options, "logger=[console,files,wandb]", "logger.wandb.mode=offline")
     wait_until(lambda: cluster.steps() > 20)
     cluster.ask("sbatch", "--partition=high", "--nodelist=node1", "--exclusive", "--time=1", "--output=/dev/null",
                 "--wrap=sleep 5")  # fmt: skip
@@ -84,7 +86,8 @@ def test_a_preempted_job_is_queued_again_and_ends_as_if_undisturbed(cluster, und
     printed, _ = command.communicate(timeout=PATIENCE)
     assert command.returncode == 0, printed
     assert cluster.status()["restarts"] == 1
-    assert differences(undisturbed(*SMALL), cluster.job()) == []
+    assert cluster.status()["about"]["devices"] == processes
+    assert differences(undisturbed(*SMALL, f"hardware.devices={processes}"), cluster.job()) == []
     assert in_one_wandb_run(cluster.job() / "wandb") == Counter(moments(cluster.job() / "metrics.jsonl"))
 
 

@@ -59,6 +59,15 @@ def test_an_epoch_that_is_scored_again_has_each_point_once(tmp_path):
     assert curves(tmp_path) == expected(12)
 
 
+def test_without_the_records_file_the_points_up_to_the_saved_step_stay(tmp_path):
+    for first, last in ((0, 10), (10, 15)):
+        wait_for_the_next_second(tmp_path)
+        with Loggers([TensorBoard()], info(tmp_path, step=first)) as log:
+            for record in records(first, last):
+                log.record(record)
+    assert curves(tmp_path) == expected(15)
+
+
 def test_a_logger_that_was_added_later_has_what_came_before(tmp_path):
     session(Logger(), info(tmp_path), 12)
     session(TensorBoard(), info(tmp_path, step=12), 15)

@@ -7,6 +7,7 @@ import torch
 
 from visual_transformers.errors import ConfigError
 from visual_transformers.models import vt_resnet18
+from visual_transformers.training import distributed, hardware
 from visual_transformers.training.hardware import Hardware
 
 
@@ -76,6 +77,16 @@ def test_null_workers_are_one_for_each_core_that_this_process_may_use():
     finally:
         os.sched_setaffinity(0, before)
     assert Hardware(workers=3).loading.workers == 3
+
+
+def test_a_task_of_slurm_has_the_cores_that_it_was_given(monkeypatch):
+    monkeypatch.setattr(hardware, "processes", lambda workers: 8)
+    monkeypatch.setattr(distributed, "local_ranks", lambda: 4)
+    assert hardware.cores() == 2
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    assert hardware.cores() == 8
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # torchrun within a task
+    assert hardware.cores() == 2
 
 
 @pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])

@@ -23,7 +23,8 @@ class TensorBoard(Logger):
     """The records as curves over steps, the configuration, and the results' pictures and tables, in `tensorboard/`.
 
     What is there from the step on at which a run goes on is taken back by an event that says so (`purge_step`), and
-    is written again: from metrics.jsonl where it stands there. So each record is there once, however the run ended.
+    is written again from metrics.jsonl. So each record is there once, however the run ended; but a run without the
+    logger `files` has no such file, and keeps what is there up to that step.
 
     Args:
         attention: pictures, at most, with where the visual tokens of a VT model look.
@@ -37,10 +38,13 @@ class TensorBoard(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         self.run, folder = run, run.directory / "tensorboard"
-        again = run.step if any(folder.glob("events.out.tfevents.*")) else 0
+        earlier = run.earlier()
+        again = 0
+        if any(folder.glob("events.out.tfevents.*")):
+            again = run.step if earlier else run.step + 1
         self.writer = SummaryWriter(str(folder), purge_step=again)
         self.writer.add_text("config", _preformatted(yaml.safe_dump(run.config, sort_keys=False)), run.step)
-        for record in run.earlier():
+        for record in earlier:
             if record["step"] >= again:
                 self.record(record)
 

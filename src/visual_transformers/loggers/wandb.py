@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from visual_transformers.errors import ConfigError
+from visual_transformers.errors import ConfigError, Interrupted
 from visual_transformers.loggers.background import Background
 from visual_transformers.loggers.logger import Logger, RunInfo
 from visual_transformers.loggers.records import Record
@@ -15,6 +15,8 @@ from visual_transformers.results import Results
 
 PATIENCE = 60.0
 """Seconds that W&B may take when a run ends, beside `timeout`: some of its calls wait by a measure of their own."""
+PATIENCE_WHEN_WARNED = 20.0
+"""The same of a job that its scheduler wants ended, which is to be given back before it is killed."""
 
 
 @dataclass
@@ -77,5 +79,6 @@ class WandB(Logger):
         """End the W&B run as this one ended: finished, failed, or to be continued."""
         self.background.do(partial(self.session.finish, error))
         self.background.do(self.session.leave)
-        if not self.background.close(2 * self.timeout + PATIENCE):
+        warned = isinstance(error, Interrupted) and error.by_scheduler
+        if not self.background.close(PATIENCE_WHEN_WARNED if warned else 2 * self.timeout + PATIENCE):
             print("note: W&B does not answer; the run ends without it", file=sys.stderr)

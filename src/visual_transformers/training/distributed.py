@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from visual_transformers.errors import RunError
+from visual_transformers.errors import LostError, RunError
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells every process that it starts, in environment variables; our own launcher does the same."""
@@ -53,14 +53,7 @@ def local_ranks() -> int:
 
 
 def started_as_one_of_many() -> bool:
-    """Whether torchrun or a task of submitit (a SLURM job) started this process beside others.
-
-    What submitit knows is put into torchrun's variables, so that there is one way on from here.
-    """
-    if "SUBMITIT_EXECUTOR" in os.environ and "RANK" not in os.environ:
-        from submitit import helpers  # a part of a second to import, needed on clusters alone
-
-        helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    """Whether torchrun or a task of submitit (a SLURM job) started this process beside others."""
     given = [name for name in ENVIRONMENT if name in os.environ]
     if "RANK" in given and len(given) < len(ENVIRONMENT):
         raise RunError(
@@ -70,6 +63,22 @@ def started_as_one_of_many() -> bool:
     return len(given) == len(ENVIRONMENT) and int(os.environ["WORLD_SIZE"]) > 1
 
 
+def shares_its_task() -> bool:
+    """Whether torchrun or our own launcher started this process, beside others in one task of a SLURM job."""
+    return "TORCHELASTIC_USE_AGENT_STORE" in os.environ
+
+
+def name_tasks_as_torchrun_does() -> None:
+    """Put what submitit knows of this task, if it is one, into torchrun's variables: there is one way on from there.
+
+    Whatever the variables held before came from the shell in which the job was sent.
+    """
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        from submitit import helpers  # a part of a second to import, needed on clusters alone
+
+        helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+
+
 @contextmanager
 def joined() -> Iterator[None]:
     """A context in which the processes named by torchrun's variables know each other. Collective.
@@ -77,14 +86,14 @@ def joined() -> Iterator[None]:
     Tensors on a CPU travel by gloo, those on NVIDIA GPUs by NCCL.
 
     Raises:
-        RunError: when another process failed, for this one then cannot go on.
+        LostError: when another process failed, for this one then cannot go on.
     """
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     except RuntimeError as error:
         if any(sign in str(error) for sign in LOST):
-            raise RunError(f"process {rank()} lost another process of this run, which says itself why") from error
+            raise LostError(f"process {rank()} lost another process of this run, which says itself why") from error
         raise
     dist.destroy_process_group()  # after an error it could wait for processes that are gone
 

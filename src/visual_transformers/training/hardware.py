@@ -24,6 +24,15 @@ WITHOUT_BF16 = ("DEFAULT", "NO AVX", "AVX2")
 """CPUs, by torch's name for what they can do, on which bf16 costs far more than it saves."""
 
 
+def cores() -> int:
+    """Cores of this process alone: those of its SLURM task, or a part of those that all on the machine share."""
+    shared = processes(None)
+    task = os.environ.get("SLURM_CPUS_PER_TASK")
+    if task and not distributed.shares_its_task():
+        return min(shared, int(task))
+    return max(1, shared // distributed.local_ranks())
+
+
 @dataclass(kw_only=True)
 class Hardware:
     """The device of this process, how it is used, and how many there are.
@@ -36,8 +45,8 @@ class Hardware:
             `fp16` with a loss scaler, `fp64` of the weights too, for comparisons.
         compile: whether `torch.compile` compiles the model.
         channels_last: whether images and weights lie in memory as (B, H, W, C).
-        workers: loader processes; 0 loads in the main process, null takes one for each core that this process may use.
-        threads: CPU threads of torch; null takes all cores, or with several processes an equal part of them.
+        workers: loader processes; 0 loads in the main process, null takes one for each core of this process.
+        threads: CPU threads of torch; null takes all cores of this process.
         deterministic: whether to refuse algorithms whose results differ from run to run.
 
     Raises:
@@ -76,8 +85,8 @@ class Hardware:
         """Set torch's threads, its precision of fp32, determinism and random seed."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        elif distributed.local_ranks() > 1:
-            torch.set_num_threads(max(1, processes(None) // distributed.local_ranks()))
+        elif cores() < processes(None):
+            torch.set_num_threads(cores())
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         if self.deterministic:
@@ -124,7 +133,5 @@ class Hardware:
     @property
     def loading(self) -> Loading:
         """How the loaders fetch samples for this device: this process's share of them."""
-        workers = processes(self.workers)
-        if self.workers is None:
-            workers = max(1, workers // distributed.local_ranks())
+        workers = cores() if self.workers is None else self.workers
         return Loading(workers, self.torch_device.type == "cuda", distributed.rank(), distributed.ranks())

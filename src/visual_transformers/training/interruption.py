@@ -10,9 +10,9 @@ from typing import Any
 
 from visual_transformers.training import distributed
 
-SCHEDULER_S = signal.SIGUSR2
+SCHEDULER_SIGNAL = signal.SIGUSR2
 """SLURM's warning of the end, as submitit sets it up."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, SCHEDULER_S)
+STOPPING = (signal.SIGINT, signal.SIGTERM, SCHEDULER_SIGNAL)
 """Ctrl-C, termination, and that warning."""
 ONE_REQUEST = 1.0
 """Seconds within which signals are one request: torchrun passes on a Ctrl-C that the terminal has sent to all."""
@@ -46,6 +46,6 @@ class Interruption:
                 raise KeyboardInterrupt
             return
         self.requested, self._since = True, time.monotonic()
-        self.by_scheduler = number == SCHEDULER_S
+        self.by_scheduler = number == SCHEDULER_SIGNAL
         if distributed.is_main():
             print("\nstopping after this step, to save it; Ctrl-C once more stops at once", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from visual_transformers.errors import INTERRUPTED, Interrupted, RunError
 from visual_transformers.training import distributed, status
-from visual_transformers.training.interruption import SCHEDULER_S
+from visual_transformers.training.interruption import SCHEDULER_SIGNAL
 
 
 @contextmanager
@@ -59,13 +59,13 @@ def _requeue(directory: Path) -> None:
     from submitit.core.job_environment import SignalHandler
     from submitit.core.utils import UncompletedJobError
 
-    handler: Any = signal.getsignal(SCHEDULER_S)
+    handler: Any = signal.getsignal(SCHEDULER_SIGNAL)
     if not isinstance(getattr(handler, "__self__", None), SignalHandler):
         return
     if distributed.is_first():
         status.write(directory, "queued")
     try:
-        handler(SCHEDULER_S, None)
+        handler(SCHEDULER_SIGNAL, None)
     except UncompletedJobError as error:
         raise RunError(f"{error} hydra.launcher.max_num_timeout says how often; the same command goes on") from error
     sys.exit(0)  # of a process that is not the first: its end must not fail the job

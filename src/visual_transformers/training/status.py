@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visual_transformers import atomic
-from visual_transformers.errors import UserError
+from visual_transformers.errors import Interrupted, LostError, UserError
 from visual_transformers.training.lock import is_held
 
 State = Literal["queued", "running", "finished", "failed", "stopped"]
 """`queued`: given to a launcher; `stopped`: was asked to stop, saved itself, and can go on."""
 Content = dict[str, Any]
 FILE = "status.json"
+SUBMISSION = "submission.json"
+"""Beside it, where a sweep notes to which scheduler it gave a job, and that the job has `ended`."""
 LONGEST_ERROR = 2000
 
 
@@ -36,14 +38,19 @@ def write(folder: Path, state: State, **facts: Any) -> None:
     """
     kept = {key: value for key, value in read(folder).items() if key == "about"}
     moment = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    who = {"host": socket.gethostname(), "process": os.getpid(), "restarts": restarts()}
-    content = moment | who | kept | {key: value for key, value in facts.items() if value is not None}
+    who = {"host": socket.gethostname(), "process": os.getpid(), "job": slurm_job(), "restarts": restarts()}
+    content = {key: value for key, value in (moment | who | kept | facts).items() if value is not None}
     atomic.write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
 
 
 def restarts() -> int:
     """How often SLURM has started this job again."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+
+def slurm_job() -> str | None:
+    """SLURM's number of the job that this process belongs to, the same after every restart."""
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def read(folder: Path) -> Content:
@@ -53,9 +60,13 @@ def read(folder: Path) -> Content:
 
 
 def seen(folder: Path, run: Path) -> Content:
-    """The same as it looks from outside: `unfinished` where nobody works on the `run` that is said to be running."""
+    """The same as it looks from outside: `unfinished` where nobody works on the `run`, whatever is said.
+
+    That is a run that is called running, or queued by a job that ended before it said anything.
+    """
     content = read(folder)
-    if content.get("state") == "running" and not is_held(run):
+    state = content.get("state")
+    if (state == "running" and not is_held(run)) or (state == "queued" and node(folder / SUBMISSION).get("ended")):
         content["state"] = "unfinished"
     return content
 
@@ -76,24 +87,33 @@ class Kept:
 
 
 @contextmanager
-def kept(folder: Path, **facts: Any) -> Iterator[Kept]:
-    """A context whose state is `running`, and after it what became of it."""
+def kept(folder: Path, *, main: bool, **facts: Any) -> Iterator[Kept]:
+    """A context whose state is `running`, and after it what became of it.
+
+    Of several processes the main one keeps the status, and another one enters only why it failed. A process that is
+    killed, or ends at once, leaves `running` behind, which is seen as `unfinished`.
+    """
     outcome = Kept()
-    write(folder, "running", **facts)
+    if main:
+        write(folder, "running", **facts)
     try:
         yield outcome
     except Exception as error:
         failed(folder, error)
         raise
-    except BaseException:
-        write(folder, "stopped")
+    except (Interrupted, SystemExit):
+        if main:
+            write(folder, "stopped")
         raise
-    write(folder, "finished", score=outcome.score)
+    if main:
+        write(folder, "finished", score=outcome.score)
 
 
 def failed(folder: Path, error: Exception) -> None:
     """Enter the state `failed`, with the error; with its traceback if the message does not explain it."""
-    explained = isinstance(error, UserError)
+    if isinstance(error, LostError) and read(folder).get("state") == "failed":
+        return  # the process that was lost has said why
+    explained = isinstance(error, UserError | OSError)
     message = str(error) if explained else f"{type(error).__name__}: {error}"
     trace = None if explained else "".join(traceback.format_exception(error))
     write(folder, "failed", error=message[-LONGEST_ERROR:], traceback=trace)
