@@ -49,5 +49,5 @@ def test_a_task_s_place_is_what_submitit_says_and_not_what_the_shell_had(monkeyp
                    "LOCAL_NODEID": "0", "LOCAL_GLOBALID": "2", "LOCAL_LOCALID": "2"}  # fmt: skip
     for name, value in of_submitit.items():
         monkeypatch.setenv(f"SUBMITIT_{name}", value)
-    jobs.distributed.name_tasks_as_torchrun_does()
+    jobs.environment.name_tasks_as_torchrun_does()
     assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("2", "3")

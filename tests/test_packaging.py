@@ -88,6 +88,15 @@ def test_importing_the_models_does_not_import_hydra():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_report_does_not_import_torch(tmp_path):
+    code = "import sys; from visual_transformers.app import main\ntry: main()\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", code, "mode=report"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "there is no run" in ended.stderr
+    assert {"visual_transformers.report.mode", "matplotlib"} <= set(ended.stdout.split())
+    assert not {"torch", "torchvision", "torchmetrics", "wandb"} & set(ended.stdout.split())
+
+
 def test_loggers_that_are_not_used_are_not_imported():
     code = "import sys; import visual_transformers.app; sys.exit({'wandb', 'tensorboard'} & set(sys.modules) != set())"
     subprocess.run([sys.executable, "-c", code], check=True)

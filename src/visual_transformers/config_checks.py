@@ -19,15 +19,17 @@ from visual_transformers.targets import allowed_object, type_hints, unwrapped
 
 def problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     """A sentence for each; `choices` are the options of the groups, where they are known."""
+    yield from _of_mode(cfg)
+    yield from _of_report(cfg)
+    if cfg.get("mode") == "report":
+        return  # nothing is built, and what the others build need not be imported
     yield from _of_groups(cfg, choices)
     yield from _of_numbers(cfg)
     yield from _of_distillation(cfg)
     yield from _of_parameters(cfg)
-    yield from _of_mode(cfg)
     yield from _of_outputs(cfg)
     yield from _of_inference(cfg)
     yield from _of_loggers(cfg)
-    yield from _of_report(cfg)
 
 
 def _of_groups(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:

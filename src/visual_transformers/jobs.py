@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -18,8 +19,7 @@ from visual_transformers.config import EXPLAINED, adopt, checked
 from visual_transformers.errors import ConfigError, InUseError
 from visual_transformers.settings import Config
 from visual_transformers.settings_compared import changed_settings
-from visual_transformers.training import distributed, preemption, status
-from visual_transformers.training.launch import Work, on_devices
+from visual_transformers.training import environment, preemption, status
 from visual_transformers.training.rundir import RunDirectory
 
 MODES = {
@@ -47,10 +47,12 @@ def job(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | No
     """
     config = configured(cfg, hydra_config, directory)
     module, _, name = MODES[config.mode].rpartition(".")
-    work: Work = getattr(import_module(f"visual_transformers.{module}"), name)
+    work: Callable[[Config, Path], float | None] = getattr(import_module(f"visual_transformers.{module}"), name)
     if config.mode in TOGETHER:
+        from visual_transformers.training.launch import on_devices  # torch, for which a report need not wait
+
         return on_devices(work, config, directory)
-    return work(config, directory) if distributed.is_first() else None
+    return work(config, directory) if environment.is_first() else None
 
 
 def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
@@ -58,7 +60,7 @@ def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) ->
 
     An error is said here, where the job's own log has it, as well as raised: Hydra keeps it, and goes on.
     """
-    distributed.name_tasks_as_torchrun_does()
+    environment.name_tasks_as_torchrun_does()
     trains = cfg.mode == sweeps.TRAIN
     place = directory if trains else directory / str(cfg.mode)
     try:
@@ -69,7 +71,7 @@ def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) ->
             status.failed(place, error)
         print(f"error: {error}" if isinstance(error, EXPLAINED) else traceback.format_exc().rstrip(), file=sys.stderr)
         raise
-    if not trains and distributed.is_first():
+    if not trains and environment.is_first():
         status.write(place, "finished", score=score)
     return score
 

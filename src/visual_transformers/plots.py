@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from visual_transformers import atomic
-from visual_transformers.cost import Latency
+
+if TYPE_CHECKING:
+    from visual_transformers.cost import Latency  # which needs torch, for which a report need not wait
 
 COLUMNS = 4
 MAX_LEGEND = 24

@@ -24,7 +24,7 @@ from visual_transformers.metrics import Scores
 from visual_transformers.parts import Parts
 from visual_transformers.tasks import Classification
 from visual_transformers.train_run import TrainRun
-from visual_transformers.training import batch_norm, checkpoint, distributed
+from visual_transformers.training import batch_norm, checkpoint, distributed, environment
 from visual_transformers.training.checkpoint import TrainState
 from visual_transformers.training.hardware import Hardware
 from visual_transformers.training.launch import devices, on_devices
@@ -247,4 +247,4 @@ def test_more_devices_than_there_are_is_refused(tiny, monkeypatch):
 def test_half_of_torchrun_s_environment_is_refused_with_what_is_missing(monkeypatch):
     monkeypatch.setitem(os.environ, "RANK", "0")
     with pytest.raises(ValueError, match="not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, WORLD_SIZE"):
-        distributed.started_as_one_of_many()
+        environment.started_as_one_of_many()

@@ -16,10 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from visual_transformers.errors import LostError, RunError
-
-ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells every process that it starts, in environment variables; our own launcher does the same."""
+from visual_transformers.errors import LostError
 
 
 def rank() -> int:
@@ -37,11 +34,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def is_first() -> bool:
-    """Whether this is the main process of its run, also before or after the processes know each other."""
-    return is_main() and not (started_as_one_of_many() and int(os.environ["RANK"]) != 0)
-
-
 def local_rank() -> int:
     """The number of this process among those on this machine, which is the number of its device."""
     return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0
@@ -50,33 +42,6 @@ def local_rank() -> int:
 def local_ranks() -> int:
     """How many processes there are on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_initialized() else 1
-
-
-def started_as_one_of_many() -> bool:
-    """Whether torchrun or a task of submitit (a SLURM job) started this process beside others."""
-    given = [name for name in ENVIRONMENT if name in os.environ]
-    if "RANK" in given and len(given) < len(ENVIRONMENT):
-        raise RunError(
-            f"the environment has RANK, but not {', '.join(sorted(set(ENVIRONMENT) - set(given)))}; start the program "
-            "with torchrun, which sets them all, or unset RANK"
-        )
-    return len(given) == len(ENVIRONMENT) and int(os.environ["WORLD_SIZE"]) > 1
-
-
-def shares_its_task() -> bool:
-    """Whether torchrun or our own launcher started this process, beside others in one task of a SLURM job."""
-    return "TORCHELASTIC_USE_AGENT_STORE" in os.environ
-
-
-def name_tasks_as_torchrun_does() -> None:
-    """Put what submitit knows of this task, if it is one, into torchrun's variables: there is one way on from there.
-
-    Whatever the variables held before came from the shell in which the job was sent.
-    """
-    if "SUBMITIT_EXECUTOR" in os.environ:
-        from submitit import helpers  # a part of a second to import, needed on clusters alone
-
-        helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
 @contextmanager

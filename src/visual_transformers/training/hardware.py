@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from visual_transformers.data.loading import Loading, processes
 from visual_transformers.errors import ConfigError
-from visual_transformers.training import distributed
+from visual_transformers.training import distributed, environment
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 STEP = 1
@@ -28,7 +28,7 @@ def cores() -> int:
     """Cores of this process alone: those of its SLURM task, or a part of those that all on the machine share."""
     shared = processes(None)
     task = os.environ.get("SLURM_CPUS_PER_TASK")
-    if task and not distributed.shares_its_task():
+    if task and not environment.shares_its_task():
         return min(shared, int(task))
     return max(1, shared // distributed.local_ranks())
 

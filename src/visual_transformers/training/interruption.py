@@ -8,7 +8,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from visual_transformers.training import distributed
+from visual_transformers.training import environment
 
 SCHEDULER_SIGNAL = signal.SIGUSR2
 """SLURM's warning of the end, as submitit sets it up."""
@@ -47,5 +47,5 @@ class Interruption:
             return
         self.requested, self._since = True, time.monotonic()
         self.by_scheduler = number == SCHEDULER_SIGNAL
-        if distributed.is_main():
+        if environment.is_first():
             print("\nstopping after this step, to save it; Ctrl-C once more stops at once", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ from torch.multiprocessing.spawn import (
 
 from visual_transformers.errors import ConfigError, RunError, UserError
 from visual_transformers.settings import Config
-from visual_transformers.training import distributed
+from visual_transformers.training import distributed, environment
 from visual_transformers.training.interruption import STOPPING
 
 Work = Callable[[Config, Path], float | None]
@@ -41,7 +41,7 @@ def on_devices(work: Work, cfg: Config, directory: Path) -> float | None:
     Raises:
         Exception: what any of the processes raised first. All of them have ended by then.
     """
-    if distributed.started_as_one_of_many():
+    if environment.started_as_one_of_many():
         return _beside_others(work, cfg, directory)
     count = devices(cfg)
     return work(cfg, directory) if count == 1 else _on_this_machine(count, work, cfg, directory)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from visual_transformers.errors import INTERRUPTED, Interrupted, RunError
-from visual_transformers.training import distributed, status
+from visual_transformers.training import environment, status
 from visual_transformers.training.interruption import SCHEDULER_SIGNAL
 
 
@@ -34,7 +34,7 @@ def given_back(directory: Path) -> Iterator[None]:
             raise
         if stop.by_scheduler or is_preempted():
             _requeue(directory)
-        if distributed.is_first():
+        if environment.is_first():
             print(stop, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
@@ -62,7 +62,7 @@ def _requeue(directory: Path) -> None:
     handler: Any = signal.getsignal(SCHEDULER_SIGNAL)
     if not isinstance(getattr(handler, "__self__", None), SignalHandler):
         return
-    if distributed.is_first():
+    if environment.is_first():
         status.write(directory, "queued")
     try:
         handler(SCHEDULER_SIGNAL, None)
