@@ -21,7 +21,7 @@ run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 	$(BIN)/python -m visual_transformers
 
 test: setup ## the test suite (what CI runs)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 KILLS ?= 20
 test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an uninterrupted one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from visual_transformers.config import Config, checked
+
+sys.path.insert(0, str(Path(__file__).parent))  # where the tests have their helpers
+
+import forked_command
 
 TINY = [
     "hardware.threads=1",
@@ -44,6 +50,12 @@ TINY_SEGMENTATION = [
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line, with the arguments that it is called with, in an empty folder of the test."""
+    return lambda *arguments: forked_command.run(tmp_path, *arguments)
 
 
 @pytest.fixture

@@ -21,16 +21,6 @@ from visual_transformers.models import weights
 from visual_transformers.targets import build
 
 
-@pytest.fixture
-def command(tmp_path):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "visual_transformers", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-
-    return run
-
-
 def test_help_shows_the_groups_their_options_and_six_examples(command):
     text = command("--help").stdout
     assert text.count("  python -m visual_transformers") == 6
@@ -123,7 +113,7 @@ def test_the_current_folder_is_never_taken_away(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_process_group_saves_the_run_even_with_loader_workers(tmp_path, number):
     arguments = ["hardware.workers=2", "hardware.threads=1", "data.image_size=32", "logger.console.progress=lines",
-                 "training.epochs=100", "name=run"]  # fmt: skip
+                 "model.token_channels=32", "checkpoint.every.steps=2", "training.epochs=100", "name=run"]  # fmt: skip
     command = [sys.executable, "-m", "visual_transformers", *arguments]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 60
@@ -136,7 +126,7 @@ def test_a_signal_to_the_whole_process_group_saves_the_run_even_with_loader_work
     assert "Traceback" not in errors
 
 
-def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(tmp_path):
+def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(command, tmp_path):
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             folder = tmp_path / "data" / split / name
@@ -147,13 +137,7 @@ def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(tmp_
     broken.write_bytes(b"no image")
     arguments = ["data=imagenet", "data.root=data", "data.image_size=32", "data.eval_resize=32", "data.batch_size=4",
                  "data.check_files=0", "hardware.workers=2", "hardware.threads=1"]  # fmt: skip
-    ended = subprocess.run(
-        [sys.executable, "-m", "visual_transformers", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
+    ended = command(*arguments)
     assert ended.returncode == 1
     assert "2.png: cannot be read as an image" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -265,13 +265,11 @@ def test_data_sets_without_files_get_balance_and_statistics(
     assert [count[unit] for count in found["classes"].values()] == counts.tolist()
 
 
-def test_the_command_line_reports_by_its_exit_code(folders: Path, tmp_path: Path) -> None:
+def test_the_command_line_reports_by_its_exit_code(folders: Path, tmp_path: Path, command) -> None:
     bad = files(folders, "val/*/*")[0]
     bad.write_bytes(b"")
     arguments = ["mode=check_data", "data=imagenet", f"data.root={folders}", "name=x", "check_data.workers=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "visual_transformers", *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = command(*arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("error: samples that cannot be used: 1; ")
     assert "Traceback" not in done.stderr

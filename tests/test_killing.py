@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
-sys.path.insert(0, str(Path(__file__).parent))  # where the script has its neighbours
-
 from killing import Aim, kill_and_compare
 from run_differences import differences
+from safetensors.torch import save_file
 from watching import EVALUATING, SAVING, STEP
 
 AIMS = [Aim(signal.SIGKILL, STEP), Aim(signal.SIGTERM, EVALUATING), Aim(signal.SIGUSR2, SAVING)]

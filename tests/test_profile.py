@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -368,9 +366,8 @@ def test_images_that_the_model_cannot_take_are_refused(profiled):
         profiled("run", "model=resnet18", "profile.image_size=[8,48]")
 
 
-def test_a_sweep_on_the_command_line_ends_with_its_models_side_by_side(tmp_path):
+def test_a_sweep_on_the_command_line_ends_with_its_models_side_by_side(command, tmp_path):
     settings = ["mode=profile", "model=resnet18,vt_resnet18", "profile.image_size=[32,64]", "profile.seconds=0",
                 "hardware.threads=1", "hydra.sweep.dir=sweep"]  # fmt: skip
-    command = [sys.executable, "-m", "visual_transformers", "-m", *settings]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert command("-m", *settings).returncode == 0
     assert [row["model"] for row in rows_of(tmp_path / "sweep" / "profile.csv")] == ["resnet18", "vt_resnet18"]

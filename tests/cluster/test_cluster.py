@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-
-sys.path.append(str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[1]))
-
 from login_node import PATIENCE, wait_until
 from run_differences import of_records, unequal
 

@@ -8,7 +8,7 @@ import pytest
 
 from visual_transformers.loggers import RunInfo
 
-sys.path[:0] = map(str, Path(__file__).parents[:2])  # where the tests have their helpers
+sys.path.insert(0, str(Path(__file__).parent))  # where these tests have their helpers
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -170,14 +168,11 @@ def test_a_report_is_named_so_unless_it_has_another_name():
     assert completed(["mode=train"]) == ["mode=train"]
 
 
-def test_the_command_ends_well_although_runs_failed(leave, tmp_path):
+def test_the_command_ends_well_although_runs_failed(leave, command, tmp_path):
     leave("runs/bad", state="failed", status={"error": "no space left"})
-    ended = subprocess.run(
-        [sys.executable, "-m", "visual_transformers", "mode=report"], cwd=tmp_path, capture_output=True, text=True
-    )
+    ended = command("mode=report")
     assert ended.returncode == 0, ended.stderr
     assert "no space left" in ended.stdout
     assert (tmp_path / "runs" / "report" / "report.html").is_file()
-    again = [sys.executable, "-m", "visual_transformers", "mode=report", "report=elsewhere"]
-    refused = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
+    refused = command("mode=report", "report=elsewhere")
     assert (refused.returncode, "error: report.folders: elsewhere is no folder" in refused.stderr) == (1, True)

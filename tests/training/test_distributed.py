@@ -215,6 +215,7 @@ def who(cfg, directory: Path) -> float:
 
 
 def as_a_task(cfg) -> float:
+    environment.name_tasks_as_torchrun_does()
     return on_devices(who, cfg, Path("unused"))
 
 
