@@ -41,10 +41,18 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["optimizer.lrr=1"], ["error: optimizer.lrr: no such key; did you mean lr?\n", "+optimizer.lrr=VALUE"]),
+        (
+            ["optimizer.lrr=1"],
+            ["error: optimizer.lrr: no such key; did you mean optimizer.lr?\n", "+optimizer.lrr=VALUE"],
+        ),
         (["modl=resnet18"], ["error: modl: no such key; did you mean model?\n"]),
         (["optimizer.lr=abc", "training.epochs=0"], ["optimizer.lr=abc: expected float", "training.epochs=0"]),
         (["model=vt_resnt18"], ["error: model=vt_resnt18: no such option; did you mean vt_resnet18?\n"]),
+        (["logger=[console,wandbb]"], ["error: logger=wandbb: no such option; did you mean wandb?\n"]),
+        (["logger.wandb.project=x"], ["is none of the loggers", "logger=[console,files,wandb]"]),
+        (["-m", "hydra.launcher.partition=x"], ["hydra.launcher.partition: no such key of this launcher", "slurm"]),
+        (["hardware=slurm", "seed=0"], ["there is no sbatch here", "hardware=submitit_local"]),
+        (["hardware=submitit_local", "hydra.launcher.timeout_min=abc"], ["timeout_min", "expected type"]),
         (["+recipe=cifar"], ["error: recipe=cifar: no such option; there are camvid_small, "]),
         (["task=segmentation", "model=resnet18"], ["model=resnet18 is for classification", "choose a model for seg"]),
         (["mode=predict"], ["nothing to score or to show"]),
@@ -58,7 +66,8 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["hydra.run.dir=/proc/nowhere"], ["No such file or directory", "/proc/nowhere"]),
     ],
 )
-def test_a_user_s_mistake_ends_with_a_sentence_and_leaves_nothing(command, tmp_path, arguments, words):
+def test_a_user_s_mistake_ends_with_a_sentence_and_leaves_nothing(command, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.setenv("PATH", "/nowhere")  # there may be a SLURM
     ended = command(*arguments)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ")

@@ -22,7 +22,7 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
     [
         ("optimizer.lr=abc", ["optimizer.lr=abc", "expected float"]),
         ("training.epochs=1.5", ["training.epochs=1.5", "expected int"]),
-        ("+optimizer.momentun=0.9", ["optimizer.momentun", "no such key", "did you mean momentum"]),
+        ("+optimizer.momentun=0.9", ["optimizer.momentun", "no such key", "did you mean optimizer.momentum"]),
         ("+sead=1", ["sead", "no such key", "did you mean seed"]),
         ("mode=tarin", ["mode=tarin", "train, test"]),
         ("hardware.precision=fp8", ["hardware.precision=fp8", "fp32, tf32, bf16, fp16, fp64"]),

@@ -58,7 +58,7 @@ def imported(path: Path) -> set[str]:
         ("hydra", {"app.py", "config.py", "jobs.py", "targets.py"}),
         ("omegaconf", {"app.py", "config.py", "config_checks.py", "jobs.py", "targets.py"}),
         ("torchmetrics", {"metrics.py"}),
-        ("submitit", {"training/distributed.py", "training/preemption.py"}),
+        ("submitit", {"training/environment.py", "training/preemption.py"}),
         ("wandb", {"loggers/wandb_log.py", "loggers/wandb_media.py", "loggers/wandb_session.py"}),
         ("torch.utils.tensorboard", {"loggers/tensorboard.py"}),
         ("rich", {"loggers/console.py", "progress.py", "tables.py"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,6 +108,21 @@ def test_a_job_that_could_not_be_sent_is_as_it_was(tmp_path):
     assert {path.name: path.read_text() for path in job.folder.iterdir()} == before
 
 
+def test_jobs_of_a_sweep_that_another_command_works_on_are_not_given_out(sweep, tmp_path):
+    with RunLock(tmp_path / "sweeps/sweep"):
+        ended = sweep("-m", "seed=0")
+    assert ended.returncode == 1
+    assert re.search(r"process \d+ on .* works on this sweep; .*\(sweep\.name=", ended.stderr)
+
+
+def test_the_table_says_how_many_jobs_are_of_other_commands(tmp_path, capsys):
+    jobs = [Job(n, tmp_path / str(n), (f"seed={n}",)) for n in range(3)]
+    for job in jobs:
+        job.queue()
+    sweeps.print_outcomes(tmp_path, jobs[:1])
+    assert "1 queued (and 2 of other commands)" in capsys.readouterr().out
+
+
 def test_another_mode_leaves_a_training_s_overrides(tmp_path):
     Job(0, tmp_path, ("seed=0",)).queue()
     Job(0, tmp_path, ("seed=0", "mode=test"), mode="test").queue()
@@ -188,6 +204,7 @@ def test_one_failing_job_does_not_end_the_others_and_is_tried_again_alone(sweep,
     left = sweep("-m", "seed=0,1", "optimizer.lr=1e30,0.01", "sweep.retry_failed=false", "sweep.wait=false")
     assert left.returncode == 1
     assert "0 of 4 jobs are left to do" in left.stdout
+    assert "those that failed are left alone" in left.stderr
 
 
 def test_mistakes_of_any_job_are_said_before_the_first_is_started(sweep, tmp_path):
@@ -217,7 +234,7 @@ def test_a_sweep_that_was_killed_goes_on_with_the_job_at_hand(sweep, tmp_path):
         wait_for_steps(records)
         os.kill(process.pid, signal.SIGTERM)
     assert process.returncode == 130
-    assert states(tmp_path) == {0: "stopped", 1: "queued"}
+    assert states(tmp_path) == {0: "stopped"}
     again = sweep("-m", "seed=0,1", *LONG)
     assert again.returncode == 0, again.stderr
     assert states(tmp_path) == {0: "finished", 1: "finished"}

@@ -10,10 +10,12 @@ import copy
 import getpass
 import logging
 import math
+import shutil
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from omegaconf import OmegaConf, open_dict
 
 from visual_transformers.errors import ConfigError, Interrupted, RunError
 from visual_transformers.sweeps import LAUNCHED, NEW, TRAIN, Job, SweepFolder, log_of
+from visual_transformers.training.lock import RunLock
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +50,15 @@ class SweepThatGoesOn(ABC):
         """Hydra's call, once for each batch of jobs; `initial_job_idx` is none of a job that has a number already."""
         folder = Path(str(self.config.hydra.sweep.dir))
         modes = [mode_of(overrides, str(self.config.mode)) for overrides in job_overrides]
-        numbered = SweepFolder(folder).numbered(job_overrides, modes)
-        jobs = list(dict.fromkeys(numbered))  # a search may draw one twice
-        # What a search draws may be no sound configuration: it learns that from the job's failure.
-        self.check(jobs if self.is_grid else [job for job in jobs if self.stands(job)])
-        due = [job for job in jobs if self.is_due(job) and not self.is_queued(job)]
-        log.info(f"{len(due)} of {len(numbered)} jobs are left to do in {folder}")
-        LAUNCHED.extend(job for job in jobs if job not in LAUNCHED)
-        before = [job.queue() for job in due]
-        try:
+        with RunLock(folder, "sweep", "sweep.name"):  # or another command could give the same numbers to other jobs
+            numbered = SweepFolder(folder).numbered(job_overrides, modes)
+            jobs = list(dict.fromkeys(numbered))  # a search may draw one twice
+            # What a search draws may be no sound configuration: it learns that from the job's failure.
+            self.check(jobs if self.is_grid else [job for job in jobs if self.stands(job)])
+            due = [job for job in jobs if self.is_due(job) and not self.is_queued(job)]
+            log.info(f"{len(due)} of {len(numbered)} jobs are left to do in {folder}")
+            LAUNCHED.extend(job for job in jobs if job not in LAUNCHED)
             self.start(due)
-        except ConfigError:
-            for job, files in zip(due, before, strict=True):
-                job.take_back(files)
-            raise
         self.wait(jobs)
         return [self.returned(job) for job in numbered]
 
@@ -122,7 +120,7 @@ class SweepThatGoesOn(ABC):
 
     @abstractmethod
     def start(self, jobs: list[Job]) -> None:
-        """Start the jobs."""
+        """Start the jobs, and leave those as they were that could not be."""
 
     @abstractmethod
     def wait(self, jobs: list[Job]) -> None:
@@ -158,7 +156,8 @@ class LocalSweep(SweepThatGoesOn, BasicLauncher):
     def start(self, jobs: list[Job]) -> None:
         """Run the jobs."""
         for job in jobs:
-            BasicLauncher.launch(self, [job.overrides], job.number)
+            with job.queued():
+                BasicLauncher.launch(self, [job.overrides], job.number)
 
     def wait(self, jobs: list[Job]) -> None:
         """Nothing: they have ended."""
@@ -181,8 +180,6 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
         Raises:
             ConfigError: if this machine, or the cluster, does not take them.
         """
-        import submitit
-
         if not (self.config.sweep.wait or self.is_grid):
             raise ConfigError("sweep.wait=false: a search needs the scores of its jobs; leave it out")
         if not jobs:
@@ -192,15 +189,28 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
             for job in jobs
         ]
         self.sent = {}  # or it would be sent along, with this launcher
-        try:
-            sent = self.executor().map_array(self, *zip(*arguments, strict=True))
-        except (submitit.core.utils.FailedJobError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"hydra.launcher: {self._EXECUTOR} does not take the jobs: {error}") from error
+        with ExitStack() as queued:
+            for job in jobs:
+                queued.enter_context(job.queued())
+            sent = self.send(arguments)
         self.sent = dict(zip((job.number for job in jobs), sent, strict=True))
         for job in jobs:
             submission = self.sent[job.number]
             job.submitted({"to": self._EXECUTOR, "id": submission.job_id, "log": str(submission.paths.stdout)})
         log.info(f"submitted as {', '.join(dict.fromkeys(str(one.job_id).split('_')[0] for one in sent))}")
+
+    def send(self, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """Give submitit calls of this launcher, one for each job.
+
+        Raises:
+            ConfigError: if this machine, or the cluster, does not take them.
+        """
+        import submitit
+
+        try:
+            return list(self.executor().map_array(self, *zip(*arguments, strict=True)))
+        except (submitit.core.utils.FailedJobError, RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"hydra.launcher: {self._EXECUTOR} does not take the jobs: {error}") from error
 
     def executor(self) -> Any:
         """Submitit's executor, with the settings of `hydra.launcher`."""
@@ -257,6 +267,9 @@ class SubmititLocalSweep(SubmittedSweep, LocalLauncher):
         return "a terminal's Ctrl-C has reached the jobs too, which save themselves and stop; the same command goes on"
 
 
+ELSEWHERE = "send the jobs from a login node of the cluster, or try them out with hardware=submitit_local"
+
+
 class SlurmSweep(SubmittedSweep, SlurmLauncher):
     """An array of jobs in a SLURM queue.
 
@@ -272,6 +285,15 @@ class SlurmSweep(SubmittedSweep, SlurmLauncher):
         """Submit the jobs, and ask the queue anew from then on."""
         super().start(jobs)
         self.asked = -math.inf
+
+    def send(self, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """As above."""
+        if shutil.which("sbatch") is None:
+            raise ConfigError(f"hardware=slurm...: there is no sbatch here; {ELSEWHERE}")
+        try:
+            return super().send(arguments)
+        except ConfigError as error:
+            raise ConfigError(f"{error}\n(is this a login node of the cluster? if not, {ELSEWHERE})") from error
 
     def is_queued(self, job: Job) -> bool:
         """Whether the job waits or runs, given by an earlier command."""

@@ -7,6 +7,7 @@ import shutil
 import sys
 import traceback
 from contextlib import suppress
+from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from hydra.errors import MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
-from omegaconf.errors import ConfigAttributeError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from visual_transformers import sweeps
 from visual_transformers.command_line import completed
@@ -100,10 +101,11 @@ class Sweep(Callback):
             cost_report.gather(Path(config.hydra.sweep.dir))
         Sweep.print_outcomes()
         well = {"finished"} if config.sweep.wait else {"finished", "queued", "running"}
-        if count := sum(job.state not in well for job in sweeps.LAUNCHED):
-            raise Refused(
-                RunError(f"{count} of {len(sweeps.LAUNCHED)} jobs did not finish; the same command goes on with them")
-            )
+        if badly := [state for job in sweeps.LAUNCHED if (state := job.state) not in well]:
+            then = "the same command goes on with them"
+            if "failed" in badly and not config.sweep.retry_failed:
+                then = "those that failed are left alone (sweep.retry_failed=false)"
+            raise Refused(RunError(f"{len(badly)} of {len(sweeps.LAUNCHED)} jobs did not finish; {then}"))
 
 
 LEFT_BY_HYDRA = {".hydra", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "multirun.yaml"}
@@ -153,6 +155,28 @@ def main() -> None:
         sys.exit(f"error: {explained(error)}")
 
 
+def of_a_key(error: BaseException | None) -> str | None:
+    """What is said of a key that does not exist; None of another error."""
+    if not isinstance(error, ConfigKeyError | ConfigAttributeError) or not isinstance(error.parent_node, DictConfig):
+        return None
+    path, known = str(error.full_key), [str(key) for key in error.parent_node]
+    group = path.removesuffix(str(error.key))
+    if group == "logger." and error.key in options_of("logger"):
+        return f"{path}: is none of the loggers; name it among them, as in logger=[console,files,{error.key}]"
+    if group == "hydra.launcher.":
+        return f"{path}: no such key of this launcher; those of a cluster come with hardware=slurm and the like"
+    return (
+        f"{path}: no such key{suggestion(str(error.key), known, group=group)}\n"
+        f"(+{path}=VALUE adds a key that the configuration does not have yet)"
+    )
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a group that this package has."""
+    folder = resources.files("visual_transformers.conf") / group
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir()) if folder.is_dir() else []
+
+
 def happened_in_the_job(error: Exception) -> bool:
     """Whether the configuration had been composed already when the error came up."""
     return any(frame.f_code is run.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -160,17 +184,15 @@ def happened_in_the_job(error: Exception) -> bool:
 
 def explained(error: Exception) -> str:
     """The message of an error; for an option or a key that does not exist, with those that do."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: no such option{suggestion(option, error.options)}"
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if options := error.options or options_of(group):
+            return f"{group}={option}: no such option{suggestion(option, options)}"
     message, cause = str(error).split("\nConfig search path")[0], error.__cause__
+    if said := of_a_key(cause):
+        return said
     if "add --multirun" in message:
         message += "\n(and if hardware=... makes it a sweep: another key is mistaken, which --multirun will name)"
-    if isinstance(cause, ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
-        return (
-            f"{cause.full_key}: no such key{suggestion(str(cause.key), map(str, cause.parent_node))}\n"
-            f"(+{cause.full_key}=VALUE adds a key that the configuration does not have yet)"
-        )
     if isinstance(cause, OmegaConfBaseException) and cause.msg and str(cause.msg) not in message:
         message += f"\n{cause.msg}"
     return message

@@ -146,7 +146,8 @@ def _key_problems(
         if key in given:
             yield f"{prefix}{key}: is given by the suite itself; remove it"
         elif key not in parameters:
-            yield f"{prefix}{key}: no such key{suggestion(key, [name for name in parameters if name not in given])}"
+            known = [name for name in parameters if name not in given]
+            yield f"{prefix}{key}: no such key{suggestion(key, known, group=prefix)}"
         elif OmegaConf.is_missing(node, key):
             if not may_be_missing:
                 yield not_set(f"{prefix}{key}")
@@ -181,7 +182,7 @@ def _as_said(expected: Any, value: Any) -> str:
     if typing.get_origin(expected) is dict:
         return f"a {typing.get_args(expected)[1].__name__} for each name, as {{NAME: 0.5}}"
     if typing.get_origin(expected) is not list:
-        return getattr(expected, "__name__", str(expected))
+        return getattr(expected, "__name__", str(expected)).replace("None", "null")
     element = typing.get_args(expected)[0].__name__
     return f"a list of {element}" + ("" if isinstance(value, ListConfig) else f", as [{value}]")
 

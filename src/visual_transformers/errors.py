@@ -85,8 +85,8 @@ INTERRUPTED = 130
 """Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 
 
-def suggestion(key: str, known: Iterable[str], all_of_them: str = "there are") -> str:
-    """`; did you mean X?`, or the names that there are."""
+def suggestion(key: str, known: Iterable[str], all_of_them: str = "there are", group: str = "") -> str:
+    """`; did you mean X?`, or the names that there are; `group` is what X is written behind."""
     names = [str(name) for name in known]
     near = difflib.get_close_matches(key, names, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; {all_of_them} {', '.join(names)}"
+    return f"; did you mean {group}{near[0]}?" if near else f"; {all_of_them} {', '.join(names)}"

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -70,6 +70,16 @@ class Job:
         if self.mode != TRAIN or "resume=never" in self.overrides or "resume.checkpoint=never" in self.overrides:
             return True
         return state != "finished" and (retry_failed or state != "failed")
+
+    @contextmanager
+    def queued(self) -> Iterator[None]:
+        """A context in which it is given to a launcher; if that fails it is as it was before."""
+        before = self.queue()
+        try:
+            yield
+        except Exception:
+            self.take_back(before)
+            raise
 
     def queue(self) -> Before:
         """Note that it is given to a launcher; returns what `take_back` needs."""
@@ -203,7 +213,9 @@ def print_outcomes(path: Path, jobs: list[Job]) -> None:
     named, statuses = differing(jobs), [job.status for job in jobs]
     rows = [_row(job, named[job.number], found) for job, found in zip(jobs, statuses, strict=True)]
     counts = Counter(row["state"] for row in rows)
-    print_table(f"{path}: {', '.join(f'{count} {state}' for state, count in counts.items())}", rows)
+    others = len({job.number for job in SweepFolder(path).jobs()} - {job.number for job in jobs})
+    besides = f" (and {others} of other commands)" if others else ""
+    print_table(f"{path}: {', '.join(f'{count} {state}' for state, count in counts.items())}{besides}", rows)
     for row, job, found in zip(rows, jobs, statuses, strict=True):
         if row["state"] != "finished" and (why := found.get("traceback") or found.get("error") or log_of(job)):
             print(f"job {row['job']} {row['state']}: {str(why).strip()}")

@@ -210,3 +210,9 @@ def test_the_run_s_file_says_which_run_it_is(tmp_path):
     session(WandB(**OFFLINE), info(tmp_path), 1)
     [run_id] = ids(tmp_path)
     assert json.loads((tmp_path / "wandb/run.json").read_text()) == {"id": run_id, "settings": "alike", "seed": 0}
+
+
+def test_a_mode_of_the_shell_that_w_and_b_does_not_know_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "foo")
+    with pytest.raises(ConfigError, match=r"WANDB_MODE=foo .*expected one of online, offline"):
+        session(WandB(timeout=5), info(tmp_path), 1)

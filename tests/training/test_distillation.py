@@ -158,7 +158,10 @@ def test_without_a_teacher_there_is_no_distillation(composed):
             ["distillation=fbnetv3_g", "~distillation.teacher.model_name"],
             ["distillation.teacher.model_name is not set"],
         ),
-        (["distillation=fbnetv3_g", "+distillation.shore=1"], ["distillation.shore", "did you mean share"]),
+        (
+            ["distillation=fbnetv3_g", "+distillation.shore=1"],
+            ["distillation.shore", "did you mean distillation.share"],
+        ),
         (["distillation=fbnetv3_g", "distillation.teacher=fbnetv3_g"], ["distillation.teacher=fbnetv3_g", "_target_"]),
     ],
 )

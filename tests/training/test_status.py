@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -47,6 +48,18 @@ def test_a_process_that_is_not_the_main_one_says_nothing_of_a_run_that_ends_well
         pass
     ending(tmp_path, Interrupted("saved"), main=False)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_job_that_was_never_sent_is_unfinished_once_its_command_is_gone(tmp_path):
+    status.write(tmp_path, "queued")
+    assert status.seen(tmp_path, tmp_path)["state"] == "queued"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    content = json.loads((tmp_path / status.FILE).read_text()) | {"process": gone.pid}
+    (tmp_path / status.FILE).write_text(json.dumps(content))
+    assert status.seen(tmp_path, tmp_path)["state"] == "unfinished"
+    (tmp_path / status.FILE).write_text(json.dumps(content | {"host": "elsewhere"}))
+    assert status.seen(tmp_path, tmp_path)["state"] == "queued"
 
 
 def test_a_job_that_ended_while_it_is_called_queued_is_unfinished(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,8 @@ from visual_transformers.loggers.logger import Logger, RunInfo
 from visual_transformers.loggers.records import Record
 from visual_transformers.results import Results
 
+MODES = ("online", "offline", "disabled", "dryrun", "shared")
+"""What W&B takes as WANDB_MODE."""
 PATIENCE = 60.0
 """Seconds that W&B may take when a run ends, beside `timeout`: some of its calls wait by a measure of their own."""
 PATIENCE_WHEN_WARNED = 20.0
@@ -53,10 +56,12 @@ class WandB(Logger):
         """Open the W&B run in the background: this one's, if it goes on.
 
         Raises:
-            ConfigError: if it is to be online, and there is no key.
+            ConfigError: if it is to be online, and there is no key, or WANDB_MODE is none of W&B's.
         """
         from visual_transformers.loggers import wandb_session
 
+        if (given := os.environ.get("WANDB_MODE", MODES[0])) not in MODES:
+            raise ConfigError(f"WANDB_MODE={given} (a variable of your shell): expected one of {', '.join(MODES)}")
         mode, reason = wandb_session.mode_and_reason(self.mode)
         if self.mode == "online" and mode == "offline":
             raise ConfigError(f"logger.wandb.mode=online: {reason}; log in with `wandb login`, or set WANDB_API_KEY")

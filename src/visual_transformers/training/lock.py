@@ -19,6 +19,11 @@ class RunLock:
     The system takes the lock from a process that dies, however it dies, and across machines that share the folder. It
     is a record lock, which loader processes do not inherit: they may outlive a killed run by seconds.
 
+    Args:
+        directory: that of the run.
+        noun: what it is the folder of, where that is no run.
+        key: of the configuration by which it is named.
+
     Raises:
         InUseError: if another process has it, naming that.
     """
@@ -26,8 +31,8 @@ class RunLock:
     held_here: ClassVar[set[Path]] = set()
     """Folders whose lock this process has."""
 
-    def __init__(self, directory: Path):
-        self.path = directory / ".lock"
+    def __init__(self, directory: Path, noun: str = "run", key: str = "name"):
+        self.path, self.noun, self.key = directory / ".lock", noun, key
 
     def __enter__(self) -> RunLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,11 +52,11 @@ class RunLock:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise InUseError(
-                    f"{self.path.parent}: {holder} works on this run; wait for it, stop it, or give this run another "
-                    "name (name=...)"
+                    f"{self.path.parent}: {holder} works on this {self.noun}; wait for it, stop it, or give this "
+                    f"{self.noun} another name ({self.key}=...)"
                 ) from error
             except OSError as error:
-                what = "see to it that no other command works on this run meanwhile"
+                what = f"see to it that no other command works on this {self.noun} meanwhile"
                 print(f"note: {self.path} cannot be locked ({error}); {what}", file=sys.stderr)
                 return file
             if self.path.exists() and self.path.samefile(f"/dev/fd/{file.fileno()}"):

@@ -62,13 +62,21 @@ def read(folder: Path) -> Content:
 def seen(folder: Path, run: Path) -> Content:
     """The same as it looks from outside: `unfinished` where nobody works on the `run`, whatever is said.
 
-    That is a run that is called running, or queued by a job that ended before it said anything.
+    That is a run that is called running, or queued by a job that ended before it said anything, or by a command of
+    this machine that ended before it sent the job.
     """
     content = read(folder)
-    state = content.get("state")
-    if (state == "running" and not is_held(run)) or (state == "queued" and node(folder / SUBMISSION).get("ended")):
+    state, sent = content.get("state"), node(folder / SUBMISSION)
+    left = sent.get("ended") if sent else state == "queued" and _is_gone(content)
+    if (state == "running" and not is_held(run)) or (state == "queued" and left):
         content["state"] = "unfinished"
     return content
+
+
+def _is_gone(content: Content) -> bool:
+    """Whether the process that wrote a status was of this machine and has ended."""
+    here = content.get("host") == socket.gethostname()
+    return here and not Path(f"/proc/{content.get('process')}").exists()
 
 
 def node(path: Path) -> Content:
