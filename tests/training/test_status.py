@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from visual_transformers.errors import DataError, Interrupted, LostError
-from visual_transformers.training import status
+from visual_transformers.training import environment, status
 
 
 def ending(folder, error, *, main=True) -> None:
@@ -41,6 +41,14 @@ def test_the_process_that_failed_says_why_and_not_those_that_lost_it(tmp_path):
     status.write(tmp_path, "running")
     status.failed(tmp_path, LostError("process 0 lost another one"))
     assert status.read(tmp_path)["error"] == "process 0 lost another one"
+
+
+def test_a_process_that_lost_the_first_one_does_not_call_the_run_failed(tmp_path, monkeypatch):
+    status.write(tmp_path, "queued")
+    for name in environment.VARIABLES:
+        monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "1")
+    ending(tmp_path, LostError("process 1 lost another one"), main=False)
+    assert status.read(tmp_path)["state"] == "queued"
 
 
 def test_a_process_that_is_not_the_main_one_says_nothing_of_a_run_that_ends_well(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 
 from visual_transformers import plots_report
 from visual_transformers.report import published, rows
@@ -18,6 +19,8 @@ from visual_transformers.settings import ReportSettings
 
 MOST_NAMED = 5
 """Folders, at most, that a note names."""
+LONGEST_ERROR = 200
+"""Characters of why a run failed, at most, that a table has."""
 
 
 @dataclass
@@ -89,7 +92,11 @@ class Contents:
 
     def failures(self) -> Section:
         """The runs that failed, and why."""
-        failed = [{"run": str(run.folder), "error": run.error} for run in self.runs if run.state == "failed"]
+        failed = [
+            {"run": str(run.folder), "error": shorten(run.error, LONGEST_ERROR, placeholder=" ...")}
+            for run in self.runs
+            if run.state == "failed"
+        ]
         return Section("Failed runs", ["The whole message is in a run's status.json."], failed, printed=True)
 
     def curves(self) -> Section:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from visual_transformers import atomic
 from visual_transformers.errors import Interrupted, LostError, UserError
+from visual_transformers.training.environment import is_first
 from visual_transformers.training.lock import is_held
 
 State = Literal["queued", "running", "finished", "failed", "stopped"]
@@ -119,8 +120,8 @@ def kept(folder: Path, *, main: bool, **facts: Any) -> Iterator[Kept]:
 
 def failed(folder: Path, error: Exception) -> None:
     """Enter the state `failed`, with the error; with its traceback if the message does not explain it."""
-    if isinstance(error, LostError) and read(folder).get("state") == "failed":
-        return  # the process that was lost has said why
+    if isinstance(error, LostError) and (not is_first() or read(folder).get("state") == "failed"):
+        return  # the process that was lost has said why, or was the first one, and ended otherwise than by failing
     explained = isinstance(error, UserError | OSError)
     message = str(error) if explained else f"{type(error).__name__}: {error}"
     trace = None if explained else "".join(traceback.format_exception(error))
