@@ -154,7 +154,7 @@ def test_a_key_that_cannot_be_one_is_said(tmp_path, monkeypatch, capfd):
 
 
 def test_a_variable_that_w_and_b_does_not_take_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    monkeypatch.setenv("WANDB_SAVE_CODE", "nonsense")
     session(WandB(timeout=5), info(tmp_path), 2)
     assert lines(tmp_path) == records(0, 2)
     said = capfd.readouterr().err
