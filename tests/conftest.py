@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from visual_transformers.config import Config, checked
+from visual_transformers.training import environment
 
 sys.path.insert(0, str(Path(__file__).parent))  # where the tests have their helpers
 
@@ -50,6 +51,13 @@ TINY_SEGMENTATION = [
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this process the second one of a run, by the variables that torchrun sets."""
+    for name in environment.VARIABLES:
+        monkeypatch.setenv(name, "2" if name.endswith("WORLD_SIZE") else "1")
 
 
 @pytest.fixture

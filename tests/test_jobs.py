@@ -12,16 +12,6 @@ from visual_transformers import jobs
 from visual_transformers.errors import DataError
 from visual_transformers.training import status
 
-SECOND_OF_TWO = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
-                 "MASTER_PORT": "1"}  # fmt: skip
-
-
-@pytest.fixture
-def second_of_two(monkeypatch):
-    """Makes this process the second one of a job, as torchrun would."""
-    for name, value in SECOND_OF_TWO.items():
-        monkeypatch.setenv(name, value)
-
 
 def test_any_process_of_a_job_says_why_it_failed_in_its_log_and_in_the_status(
     second_of_two, monkeypatch, tmp_path, capsys
@@ -42,9 +32,7 @@ def test_what_one_process_can_do_only_the_first_one_does(second_of_two, composed
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_task_s_place_is_what_submitit_says_and_not_what_the_shell_had(monkeypatch):
-    for name, value in SECOND_OF_TWO.items():
-        monkeypatch.setenv(name, value)
+def test_a_task_s_place_is_what_submitit_says_and_not_what_the_shell_had(second_of_two, monkeypatch):
     of_submitit = {"EXECUTOR": "local", "LOCAL_JOB_ID": "5", "LOCAL_NTASKS": "3", "LOCAL_NNODES": "1",
                    "LOCAL_NODEID": "0", "LOCAL_GLOBALID": "2", "LOCAL_LOCALID": "2"}  # fmt: skip
     for name, value in of_submitit.items():

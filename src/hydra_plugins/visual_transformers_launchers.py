@@ -240,7 +240,8 @@ class SubmittedSweep(SweepThatGoesOn, BaseSubmititLauncher):
                 ended = [job for job in running if self.has_ended(job)]
                 running = [job for job in running if job not in ended]
                 for job in ended:
-                    job.submitted(job.submission | {"ended": True})
+                    if job.state == "queued":  # it could not say anything
+                        job.submitted(job.submission | {"ended": True})
                 for job in jobs:
                     if (state := job.state) != said.get(job.number, "queued"):
                         log.info(f"job {job.number} is {state}")

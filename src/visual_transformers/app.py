@@ -74,13 +74,14 @@ class Sweep(Callback):
         Raises:
             Refused: if the name that was given is none of a folder.
         """
-        if (name := config.sweep.name) is not None and not makes_a_folder(str(name)):
-            raise Refused(ConfigError(f"sweep.name={name}: expected the name of a folder below sweeps/"))
-        if config.sweep.name is None:
+        name = config.sweep.name
+        if name is None:
             name = sweeps.name_of(config.hydra.overrides.task)
             with read_write(config), read_write(config.hydra):
                 config.sweep.name = name
                 config.hydra.overrides.task.append(f"sweep.name={name}")
+        elif not makes_a_folder(str(name)):
+            raise Refused(ConfigError(f"sweep.name={name}: expected the name of a folder below sweeps/"))
         Sweep.folder = Path(config.hydra.sweep.dir)
 
     @classmethod

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from hydra.conf import HydraConf
@@ -21,6 +21,9 @@ from visual_transformers.settings import Config
 from visual_transformers.settings_compared import changed_settings
 from visual_transformers.training import environment, preemption, status
 from visual_transformers.training.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from visual_transformers.training.launch import Work
 
 MODES = {
     "train": "runner.train",
@@ -47,7 +50,7 @@ def job(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | No
     """
     config = configured(cfg, hydra_config, directory)
     module, _, name = MODES[config.mode].rpartition(".")
-    work: Callable[[Config, Path], float | None] = getattr(import_module(f"visual_transformers.{module}"), name)
+    work: Work = getattr(import_module(f"visual_transformers.{module}"), name)
     if config.mode in TOGETHER:
         from visual_transformers.training.launch import on_devices  # torch, for which a report need not wait
 

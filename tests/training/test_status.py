@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from visual_transformers.errors import DataError, Interrupted, LostError
-from visual_transformers.training import environment, status
+from visual_transformers.training import status
 
 
 def ending(folder, error, *, main=True) -> None:
@@ -43,10 +43,8 @@ def test_the_process_that_failed_says_why_and_not_those_that_lost_it(tmp_path):
     assert status.read(tmp_path)["error"] == "process 0 lost another one"
 
 
-def test_a_process_that_lost_the_first_one_does_not_call_the_run_failed(tmp_path, monkeypatch):
+def test_a_process_that_lost_the_first_one_does_not_call_the_run_failed(tmp_path, second_of_two):
     status.write(tmp_path, "queued")
-    for name in environment.VARIABLES:
-        monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "1")
     ending(tmp_path, LostError("process 1 lost another one"), main=False)
     assert status.read(tmp_path)["state"] == "queued"
 

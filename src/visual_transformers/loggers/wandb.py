@@ -14,8 +14,6 @@ from visual_transformers.loggers.logger import Logger, RunInfo
 from visual_transformers.loggers.records import Record
 from visual_transformers.results import Results
 
-MODES = ("online", "offline", "disabled", "dryrun", "shared")
-"""What W&B takes as WANDB_MODE."""
 PATIENCE = 60.0
 """Seconds that W&B may take when a run ends, beside `timeout`: some of its calls wait by a measure of their own."""
 PATIENCE_WHEN_WARNED = 20.0
@@ -60,8 +58,9 @@ class WandB(Logger):
         """
         from visual_transformers.loggers import wandb_session
 
-        if (given := os.environ.get("WANDB_MODE", MODES[0])) not in MODES:
-            raise ConfigError(f"WANDB_MODE={given} (a variable of your shell): expected one of {', '.join(MODES)}")
+        given, known = os.environ.get("WANDB_MODE"), wandb_session.MODES
+        if given and given not in known:
+            raise ConfigError(f"WANDB_MODE={given} (a variable of your shell): expected one of {', '.join(known)}")
         mode, reason = wandb_session.mode_and_reason(self.mode)
         if self.mode == "online" and mode == "offline":
             raise ConfigError(f"logger.wandb.mode=online: {reason}; log in with `wandb login`, or set WANDB_API_KEY")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import wandb
 
@@ -27,6 +27,8 @@ from visual_transformers.training.rundir import RunDirectory
 if TYPE_CHECKING:
     from visual_transformers.loggers.wandb import WandB
 
+MODES = get_args(wandb.Settings.model_fields["mode"].annotation)
+"""What W&B takes as WANDB_MODE."""
 SUMMARY = ("best", "scores", "train_seconds", "skipped_samples", "parameters", "macs")
 """What W&B's summary has of a run's summary.json."""
 FAILED, STOPPED = 1, 130

@@ -67,11 +67,15 @@ def seen(folder: Path, run: Path) -> Content:
     this machine that ended before it sent the job.
     """
     content = read(folder)
-    state, sent = content.get("state"), node(folder / SUBMISSION)
-    left = sent.get("ended") if sent else state == "queued" and _is_gone(content)
-    if (state == "running" and not is_held(run)) or (state == "queued" and left):
-        content["state"] = "unfinished"
-    return content
+    match content.get("state"):
+        case "running":
+            left = not is_held(run)
+        case "queued":
+            sent = node(folder / SUBMISSION)
+            left = bool(sent.get("ended")) if sent else _is_gone(content)
+        case _:
+            left = False
+    return content | {"state": "unfinished"} if left else content
 
 
 def _is_gone(content: Content) -> bool:
