@@ -216,6 +216,7 @@ ABOVE_0 = (
     "training.clip_norm",
     "checkpoint.every.minutes",
     "optimizer.lr",
+    "parameters.vt_lr_factor",
     "data.image_size",
     "distillation.temperature",
     "export.tolerance",

@@ -128,11 +128,13 @@ class Parameters:
     Args:
         no_decay: kinds that weight decay leaves alone: `norms`, the affine maps of all norm layers, and `biases`, every
             bias of another layer.
-        lr_factors: factor of the learning rate by the beginning of a parameter's name; the longest that fits wins.
+        lr_factors: learning-rate factor by parameter-name prefix; the longest match wins.
+        vt_lr_factor: learning-rate factor of the VT modules, multiplied with theirs of `lr_factors`.
     """
 
     no_decay: list[str] = field(default_factory=list)
     lr_factors: dict[str, float] = field(default_factory=dict)
+    vt_lr_factor: float = 1.0
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations
 
 from visual_transformers.config import checked
 from visual_transformers.errors import ConfigError
-from visual_transformers.models import vt_fpn
+from visual_transformers.models import VTResNet, vt_fpn
 from visual_transformers.settings import Parameters
 from visual_transformers.targets import build
 from visual_transformers.training import schedules
@@ -99,6 +99,38 @@ def test_every_parameter_of_a_model_is_in_one_group_alone():
     assert {id(p) for p in parameters} == {id(p) for p in fpn.parameters()}
 
 
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [
+        (vt_fpn(num_classes=3, backbone="resnet18", token_channels=32), "pyramid.vt."),
+        (VTResNet(num_classes=3, token_channels=32), "vt."),
+    ],
+    ids=["vt_fpn", "vt_resnet18"],
+)
+def test_the_factor_of_the_vt_modules_applies_to_all_their_parameters_and_to_no_other(model, prefix):
+    rates = {name: rate for rate, _, names in grouped(model, vt_lr_factor=0.25) for name in names}
+    assert {name for name, rate in rates.items() if rate == 0.25 * 0.1} == {n for n in rates if n.startswith(prefix)}
+    assert set(rates.values()) == {0.1, 0.25 * 0.1}
+
+
+def test_the_factor_of_the_vt_modules_multiplies_those_of_their_names():
+    model = VTResNet(num_classes=3, token_channels=32)
+    found = grouped(model, vt_lr_factor=0.5, lr_factors={"vt.1": 0.1, "fc": 2.0})
+    rates = {name: rate for rate, _, names in found for name in names}
+    assert rates["vt.0.tokenizer.filters.weight"] == pytest.approx(0.05)
+    assert rates["vt.1.transformer.feed_1.weight"] == pytest.approx(0.005)
+    assert rates["fc.bias"] == pytest.approx(0.2)
+
+
+def test_the_factor_of_the_vt_modules_changes_nothing_in_a_model_without(model):
+    assert grouped(model, vt_lr_factor=0.1) == grouped(model)
+
+
+def test_adamw_alone_lowers_the_rate_of_the_vt_modules(composed):
+    factors = {name: composed(f"optimizer={name}").parameters.vt_lr_factor for name in ("adamw", "sgd", "rmsprop")}
+    assert factors == {"adamw": 0.1, "sgd": 1.0, "rmsprop": 1.0}
+
+
 def test_a_beginning_that_no_name_has_is_refused_with_those_that_there_are(model):
     with pytest.raises(ConfigError, match=r"parameters\.lr_factors\.backbne: no parameter's .* begin backbone, head$"):
         grouped(model, lr_factors={"backbne": 0.1})
@@ -107,6 +139,8 @@ def test_a_beginning_that_no_name_has_is_refused_with_those_that_there_are(model
 def test_factors_without_a_rate_to_refer_to_are_refused(model):
     with pytest.raises(ConfigError, match=r"parts of optimizer\.lr, which is not set"):
         groups(model, Parameters(lr_factors={"head": 0.1}), lr=None, weight_decay=None)
+    with pytest.raises(ConfigError, match=r"parts of optimizer\.lr, which is not set"):
+        groups(model, Parameters(vt_lr_factor=0.1), lr=None, weight_decay=None)
 
 
 @pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamW", "timm.optim.RMSpropTF", "timm.optim.Lion"])
@@ -168,6 +202,7 @@ def test_the_full_rate_is_told_where_no_group_has_it(model):
         ("+parameters.lr_factors.head=inf", ["parameters.lr_factors.head=inf", "finite"]),
         ("+parameters.lr_factors={head.fc:nan}", ["parameters.lr_factors.head.fc=nan", "finite"]),
         ("+parameters.lr_factors.head=a", ["parameters.lr_factors={'head': 'a'}", "expected a float for each name"]),
+        ("parameters.vt_lr_factor=0", ["parameters.vt_lr_factor=0", "above 0"]),
         ("parameters.lr_factors=0.1", ["parameters.lr_factors=0.1", "as {NAME: 0.5}"]),
         ("parameters.no_decay=[norm]", ["parameters.no_decay=[norm]", "norms, biases"]),
         ("parameters.no_decay=norms", ["parameters.no_decay=norms", "a list of str, as [norms]"]),

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from visual_transformers.errors import ConfigError
+from visual_transformers.models.tokens import VTModule, VTPyramid
 from visual_transformers.settings import Parameters
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -31,16 +32,20 @@ def groups(
         weight_decay: what `no_decay` spares some from; None for the optimizer's own.
 
     Raises:
-        ConfigError: if a beginning in `lr_factors` fits no name, or factors have no `lr` to refer to.
+        ConfigError: if a prefix in `lr_factors` fits no name, or factors have no `lr` to refer to.
     """
-    if settings.lr_factors and lr is None:
-        raise ConfigError("parameters.lr_factors: are parts of optimizer.lr, which is not set; add +optimizer.lr=VALUE")
+    if (settings.lr_factors or settings.vt_lr_factor != 1) and lr is None:
+        raise ConfigError(
+            "parameters: lr_factors and vt_lr_factor are parts of optimizer.lr, which is not set; add +optimizer.lr=VALUE"
+        )
     _check_beginnings(model, settings.lr_factors)
+    in_vt = {p for module in model.modules() if isinstance(module, VTModule | VTPyramid) for p in module.parameters()}
     found: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, kind, parameter in _kinds(model):
         if not parameter.requires_grad:
             continue
         factor, spared = _factor(name, settings.lr_factors), kind in settings.no_decay and weight_decay != 0
+        factor *= settings.vt_lr_factor if parameter in in_vt else 1.0
         group = found.setdefault((factor, spared), {"params": [], "lr_factor": factor})
         group["params"].append(parameter)
         if lr is not None:

@@ -1,0 +1,175 @@
+"""Train every model file with its default settings on the embedded data, and require each score to reach a floor.
+
+`python tests/defaults.py` runs the commands of `PROMISES` word for word, one after the other, and prints a table of
+scores and floors. The exit code is 1 if a command fails or misses its floor. It takes hours on two cores. Started again
+it continues: a finished run is not repeated, an interrupted one resumes. Runs lie in a folder named by a digest of
+`src/` and `conf/`, so that any change there measures everything anew.
+
+`--record` also writes the results, with the settings that gave them, to `experiments/results/defaults.json`. The test
+suite fails when a command's settings differ from those recorded, so that no default changes without being measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from visual_transformers import atomic
+from visual_transformers.settings_compared import FREE_TO_CHANGE, without
+from visual_transformers.tables import print_table
+
+ROOT = Path(__file__).parents[1]
+RECORD = ROOT / "experiments" / "results" / "defaults.json"
+PROGRAM = "python -m visual_transformers"
+TOP1, MIOU = 0.95, 0.55
+"""Floors of the classifiers on digits and of the segmenters on digit_scenes."""
+
+
+class Promise(NamedTuple):
+    """Arguments of a command, and the least score that it must end with."""
+
+    arguments: str
+    floor: float
+
+    @property
+    def command(self) -> str:
+        """The command as a user types it."""
+        return f"{PROGRAM} {self.arguments}".strip()
+
+
+def with_seeds(arguments: str, floor: float) -> Iterator[Promise]:
+    """Yield the command with seeds 0, 1 and 2; 0 is the default and is not typed."""
+    for seed in ("", "seed=1", "seed=2"):
+        yield Promise(f"{arguments} {seed}".strip(), floor)
+
+
+CLASSIFIERS = (
+    "seed_resnet18", "seed_vt_resnet18", "resnet34", "vt_resnet34", "resnet50", "vt_resnet50", "resnet101",
+    "vt_resnet101",
+)  # fmt: skip
+SEGMENTERS = ("seed_panoptic_fpn", "seed_vt_fpn", "panoptic_fpn_r101", "vt_fpn_r101")
+PROMISES = [
+    *with_seeds("", 0.97),
+    *with_seeds("model=resnet18", TOP1),
+    *with_seeds("task=segmentation model=vt_fpn", MIOU),
+    *with_seeds("task=segmentation model=panoptic_fpn", MIOU),
+    *(Promise(f"model={name}", TOP1) for name in CLASSIFIERS),
+    *(Promise(f"task=segmentation model={name}", MIOU) for name in SEGMENTERS),
+]
+
+
+def code_digest() -> str:
+    """Return a digest of the files in src/ and conf/, on which a run depends."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in ("src", "conf") for path in (ROOT / folder).rglob("*")):
+        if path.suffix in (".py", ".yaml", ".txt"):
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def learning_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run that decide what it learns, as a flat dict: neither its seed nor where it runs."""
+    kept = without(config, {*FREE_TO_CHANGE, "seed", "inference"})
+    return dict(sorted(flat(kept)))
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested dicts with their dotted keys."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def measure(promise: Promise, folder: Path) -> Path | None:
+    """Run a command in a folder of its own, unless it has finished there; return its run's folder, or None if it failed.
+
+    Raises:
+        SystemExit: if it was interrupted.
+    """
+    place = folder / (promise.arguments.replace(" ", ",") or "default")
+    place.mkdir(parents=True, exist_ok=True)
+    code = 0
+    if not list(place.glob("runs/*/summary.json")):
+        print(f"$ {promise.command}", flush=True)
+        code = subprocess.run([sys.executable, *shlex.split(promise.command)[1:]], cwd=place).returncode
+    if code == INTERRUPTED:
+        sys.exit(code)
+    return None if code else next(place.glob("runs/*/summary.json")).parent
+
+
+INTERRUPTED = 130
+"""The exit code of a run that was asked to stop and saved its state."""
+
+
+def result(promise: Promise, run: Path) -> dict[str, Any]:
+    """Return what a finished run is recorded by."""
+    summary = json.loads((run / "summary.json").read_text())
+    epochs = [record for line in (run / "metrics.jsonl").open() if (record := json.loads(line))["kind"] == "epoch"]
+    metric = summary["metric"]
+    return {
+        "command": promise.command,
+        "metric": metric,
+        "score": summary["scores"][metric],
+        "epochs": [record[f"val/{metric}"] for record in epochs],
+        "train_seconds": round(summary["train_seconds"]),
+        "precision": summary["precision"],
+        "threads": summary["threads"],
+        "torch": summary["torch"],
+        "settings": learning_settings(yaml.safe_load((run / "config.yaml").read_text())),
+    }
+
+
+def row(promise: Promise, found: dict[str, Any] | None) -> dict[str, str]:
+    """Return a line of the printed table."""
+    if found is None:
+        return {"command": promise.command, "score": "-", "floor": f"{promise.floor}", "verdict": "FAILED"}
+    return {
+        "command": promise.command,
+        "score": f"{found['score']:.4f}",
+        "floor": f"{promise.floor}",
+        "training, s": f"{found['train_seconds']}",
+        "verdict": "ok" if found["score"] >= promise.floor else "BELOW THE FLOOR",
+    }
+
+
+def write_record(results: list[dict[str, Any]]) -> None:
+    """Write the results; what another command gave stays."""
+    earlier = json.loads(RECORD.read_text()) if RECORD.exists() else []
+    merged = {r["command"]: r for r in [*earlier, *results]}
+    ordered = [merged[promise.command] for promise in PROMISES if promise.command in merged]
+    atomic.write_text(RECORD, json.dumps(ordered, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure, print the table, and exit with 1 unless every command kept its promise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "defaults", help="where the runs lie")
+    parser.add_argument("--select", default="", help="only commands that contain this text")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
+    options = parser.parse_args()
+    rows, results = [], []
+    for promise in PROMISES:
+        if options.select in promise.command:
+            run = measure(promise, options.folder.resolve() / code_digest())
+            found = result(promise, run) if run else None
+            rows.append(row(promise, found))
+            results += [found] if found else []
+            if options.record:
+                write_record(results)
+    print_table("scores of the default settings, and their floors", rows)
+    sys.exit(any(line["verdict"] != "ok" for line in rows))
+
+
+if __name__ == "__main__":
+    main()
