@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-kill test-devices test-cluster check bench clean
+.PHONY: help setup run test test-defaults test-kill test-devices test-cluster check bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
@@ -22,6 +22,10 @@ run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 
 test: setup ## the test suite (what CI runs)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+RECORD ?=
+test-defaults: setup ## train every model with its defaults, compare scores with floors (hours; RECORD=--record)
+	$(BIN)/python tests/defaults.py $(RECORD)
 
 KILLS ?= 20
 test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an uninterrupted one

@@ -92,7 +92,7 @@ def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def measure(promise: Promise, folder: Path) -> Path | None:
-    """Run a command in a folder of its own, unless it has finished there; return its run's folder, or None if it failed.
+    """Run a command in a folder of its own unless it has finished there; return its run's folder, None if it failed.
 
     Raises:
         SystemExit: if it was interrupted.

@@ -26,7 +26,7 @@ def trained(folder: Path, devices: int, options: argparse.Namespace) -> dict[str
     settings = [
         f"name={devices}", f"hardware.devices={devices}", f"hardware={options.hardware}", "hardware.precision=fp64",
         "data=imagenet", f"data.root={Path(options.data).resolve()}", f"data.image_size={options.image_size}",
-        "data.batch_size=128", "batch_norm.sync=true", "training.epochs=1", "training.samples=0",
+        "data.batch_size=128", "optimizer=sgd", "batch_norm.sync=true", "training.epochs=1", "training.samples=0",
     ]  # fmt: skip
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "visual_transformers", *settings], cwd=folder, check=True)

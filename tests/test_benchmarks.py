@@ -22,7 +22,8 @@ def benchmark(name):
     return module
 
 
-reassociation, loading, index_memory, report = map(benchmark, ("reassociation", "loading", "index_memory", "report"))
+NAMES = ("reassociation", "loading", "index_memory", "report", "token_scale")
+reassociation, loading, index_memory, report, token_scale = map(benchmark, NAMES)
 
 
 @pytest.mark.parametrize("design", reassociation.DESIGNS)
@@ -62,3 +63,28 @@ def test_the_runs_of_the_report_s_benchmark_become_rows_of_five_seeds(tmp_path):
     assert {run.state for run in contents.runs} == {"finished", "stopped"}
     assert {len(run.records.epoch) for run in contents.runs} == {2}
     assert len(contents.comparisons) == 2
+
+
+def test_the_scale_of_tokens_is_measured_for_each_level_in_the_steps_asked_for(tiny_scenes, tmp_path):
+    run = token_scale.TrainRun.build(tiny_scenes("model.zero_init=true"), token_scale.RunDirectory(tmp_path))
+    rows = token_scale.measured(run, every=2, steps=4)
+    assert [row["step"] for row in rows] == ["1", "3", "4"]
+    assert rows[0]["mean"] == rows[0]["variation"] == "0 0 0 0"  # projectors that start at zero
+    assert all(float(value) > 0 for value in rows[-1]["mean"].split())
+    assert all(0 < float(value) <= 1 for row in rows for value in row["entropy"].split())
+
+
+def test_uniform_attention_has_a_relative_entropy_of_one():
+    tokenizer = reassociation.FilterTokenizer(8, 4, 16)
+    torch.nn.init.zeros_(tokenizer.filters.weight)
+    inputs = (torch.randn(2, 9, 8), (3, 3), None)
+    assert token_scale.of_tokenizer(tokenizer, inputs, tokenizer(*inputs))["entropy"] == pytest.approx(1, abs=1e-6)
+
+
+def test_what_a_projector_adds_is_split_into_its_mean_over_space_and_its_variation():
+    pixels, added = torch.randn(2, 50, 8), torch.tensor([3.0, -1.0] * 25)[None, :, None].expand(2, 50, 8)
+    projector = torch.nn.Module()
+    projector.skip = torch.nn.Identity()
+    found = token_scale.of_projector(projector, (pixels, None), pixels + added)
+    assert (found["mean"], found["variation"]) == (pytest.approx(1), pytest.approx(2))
+    assert found["pixels"] == pytest.approx(float(pixels.std(dim=1, correction=0).square().mean().sqrt()))

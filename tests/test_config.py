@@ -22,7 +22,7 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
     [
         ("optimizer.lr=abc", ["optimizer.lr=abc", "expected float"]),
         ("training.epochs=1.5", ["training.epochs=1.5", "expected int"]),
-        ("+optimizer.momentun=0.9", ["optimizer.momentun", "no such key", "did you mean optimizer.momentum"]),
+        ("+optimizer.beta=0.9", ["optimizer.beta", "no such key", "did you mean optimizer.betas"]),
         ("+sead=1", ["sead", "no such key", "did you mean seed"]),
         ("mode=tarin", ["mode=tarin", "train, test"]),
         ("hardware.precision=fp8", ["hardware.precision=fp8", "fp32, tf32, bf16, fp16, fp64"]),
@@ -40,7 +40,7 @@ YAML_FILES = sorted([*CONF.rglob("*.yaml"), *EXPERIMENTS.rglob("*.yaml")])
         ("inference.scales=[inf]", ["inference.scales=[inf]", "finite"]),
         ("inference.scales=[a]", ["inference.scales=['a']", "expected a list of float"]),
         ("inference.scales=1.0", ["inference.scales=1.0", "expected a list of float, as [1.0]"]),
-        ("training.accumulate=7", ["data.batch_size=64", "training.accumulate=7"]),
+        ("training.accumulate=7", ["data.batch_size=32", "training.accumulate=7"]),
         ("data=imagenet", ["data.root is not set"]),
         ("+model.num_classes=3", ["model.num_classes", "given by the suite"]),
         ("model=vt_fpn", ["vt_fpn is for segmentation", "task=segmentation"]),

@@ -199,8 +199,8 @@ def test_a_run_that_must_go_on_and_cannot_is_refused(tiny, tmp_path):
 def test_other_settings_can_be_allowed(tiny, crashed, tmp_path):
     """Three epochs in place of two: the rate follows the new schedule, and the rest goes on."""
     directory = shutil.copytree(crashed, tmp_path / "run")
-    longer = (*ADVANCED, "training.epochs=3", "optimizer.lr=0.1", "optimizer.momentum=0.5")
-    with pytest.raises(RunError, match=r"resume\.allow=\[training\.epochs,optimizer\.lr,optimizer\.momentum\]"):
+    longer = (*ADVANCED, "training.epochs=3", "optimizer.lr=0.1", "optimizer.weight_decay=0.5")
+    with pytest.raises(RunError, match=r"resume\.allow=\[training\.epochs,optimizer\.lr,optimizer\.weight_decay\]"):
         runner.train(tiny(*longer), directory)
     runner.train(tiny(*longer, "resume.allow=[training.epochs,optimizer]"), directory)
     rates = {record["step"]: record["lr"] for record in records(directory)}
@@ -211,7 +211,7 @@ def test_other_settings_can_be_allowed(tiny, crashed, tmp_path):
         schedule.step()
         expected.append(schedule.get_last_lr()[0])
     assert {step: rate for step, rate in rates.items() if step > 5} == {s: expected[s] for s in (6, 8, 9, 12)}
-    assert checkpoint.latest(RunDirectory(directory)).content["optimizer"]["param_groups"][0]["momentum"] == 0.5
+    assert checkpoint.latest(RunDirectory(directory)).content["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
 
 
 def test_a_full_disk_is_said_and_leaves_the_last_good_state(tiny, crashed, tmp_path):

@@ -162,7 +162,7 @@ def test_a_finished_run_run_again_changes_nothing(tiny, finished, weights_of):
 def test_going_on_with_other_settings_is_refused_with_a_list(tiny, finished):
     with pytest.raises(RunError) as refused:
         runner.train(tiny("optimizer.lr=0.5", "seed=3"), finished)
-    assert "optimizer.lr: 0.05 -> 0.5" in str(refused.value)
+    assert "optimizer.lr: 0.001 -> 0.5" in str(refused.value)
     assert "seed: 0 -> 3" in str(refused.value)
     assert "resume=never" in str(refused.value)
 

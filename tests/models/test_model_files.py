@@ -46,16 +46,17 @@ PUBLISHED = {
 
 
 # Keys whose value in the file is not the default of the builder that has the file's name, or else of its _target_. The
-# paper's FPNs stride in the 1x1 convolution, torchvision's weights, which the library's users load, in the 3x3 one.
+# paper's FPNs stride in the 1x1 convolution, torchvision's weights, which the library's users load, in the 3x3 one. The
+# files' residual branches start at zero, for they train from scratch by default.
 OTHER_THAN_THE_BUILDER_S = {
-    "panoptic_fpn": {"stride_in_1x1"},
-    "panoptic_fpn_r101": {"stride_in_1x1", "backbone"},
-    "vt_fpn": {"stride_in_1x1"},
-    "vt_fpn_r101": {"stride_in_1x1", "backbone"},
-    "seed_panoptic_fpn": {"output_convs", "finest_norm", "branch_bias"},
+    "panoptic_fpn": {"stride_in_1x1", "zero_init"},
+    "panoptic_fpn_r101": {"stride_in_1x1", "zero_init", "backbone"},
+    "vt_fpn": {"stride_in_1x1", "zero_init"},
+    "vt_fpn_r101": {"stride_in_1x1", "zero_init", "backbone"},
+    "seed_panoptic_fpn": {"output_convs", "finest_norm", "branch_bias", "zero_init"},
     "seed_vt_resnet18": {"channels", "group_width", "token_groups", "pixel_convs", "init", "unit_filters"},
     "seed_vt_fpn": {"pyramid_channels", "group_width", "token_groups", "pixel_convs", "init", "unit_filters",
-                    "finest_norm", "branch_bias"},
+                    "finest_norm", "branch_bias", "zero_init"},
 }  # fmt: skip
 
 

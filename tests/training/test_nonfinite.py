@@ -43,11 +43,11 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_step_rate_samples_and_
     with pytest.raises(RunError) as stopped:
         runner.train(cfg, tmp_path)
     said = str(stopped.value)
-    assert "the gradient norm of step 2 is nan (learning rate 0.05, loss" in said
+    assert "the gradient norm of step 2 is nan (learning rate 0.001, loss" in said
     named = re.findall(r"training sample (\d+)", said)
     assert len(named) == 5 and "and 495 more" in said
     dump = torch.load(tmp_path / "nonfinite.pt", weights_only=True)
-    assert (dump["step"], dump["lr"], len(dump["files"])) == (2, 0.05, 500)
+    assert (dump["step"], dump["lr"], len(dump["files"])) == (2, 0.001, 500)
     run = TrainRun.build(cfg, RunDirectory(tmp_path))
     (_, batch, _) = training_batches(
         run.parts.sets["train"], batch_size=500, seed=0, start=0, stop=3, loading=Loading()

@@ -1,7 +1,7 @@
 """The embedded default data: scikit-learn's handwritten digits, alone or in scenes. Nothing to download.
 
-`Digits` enlarges the 8 x 8 pictures to 96 pixels, where stage 4 of a ResNet (stride 16) still has a map of
-6 x 6 pixels for 16 tokens to choose from; at 64 pixels it would have 4 x 4, one pixel a token.
+`Digits` enlarges the 8 x 8 pictures to 80 pixels, where stage 4 of a ResNet (stride 16) still has a map of
+5 x 5 pixels for 16 tokens to choose from; at 64 pixels it would have 4 x 4, one pixel per token.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Digits(DataModule):
 
     task: ClassVar[str] = "classification"
 
-    image_size: int = 96
+    image_size: int = 80
     max_rotation: float = 10.0
     max_shift: float = 0.1
 
@@ -188,7 +188,7 @@ class DigitScenes(DataModule):
 
     task: ClassVar[str] = "segmentation"
 
-    image_size: int = 96
+    image_size: int = 80
     train_scenes: int = 3000
     val_scenes: int = 200
     max_digits: int = 3

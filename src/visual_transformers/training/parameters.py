@@ -36,7 +36,8 @@ def groups(
     """
     if (settings.lr_factors or settings.vt_lr_factor != 1) and lr is None:
         raise ConfigError(
-            "parameters: lr_factors and vt_lr_factor are parts of optimizer.lr, which is not set; add +optimizer.lr=VALUE"
+            "parameters: lr_factors and vt_lr_factor are parts of optimizer.lr, which is not set; "
+            "add +optimizer.lr=VALUE"
         )
     _check_beginnings(model, settings.lr_factors)
     in_vt = {p for module in model.modules() if isinstance(module, VTModule | VTPyramid) for p in module.parameters()}
