@@ -108,8 +108,8 @@ def measured(run: TrainRun, every: int, steps: int) -> list[dict[str, str]]:
         scale.active = run.state.step % every == 0 or run.state.step == steps - 1
         run.step(next(batches))
         if scale.active:
-            row = {"step": str(run.state.step)} | {name: f"{norms[name]:.2g}" for name in ("gradient", "of which VT")}
-            rows.append(row | {name: " ".join(f"{x:.2g}" for x in xs) for name, xs in scale.columns.items()})
+            row = {"step": str(run.state.step)} | {name: f"{norms[name]:.3g}" for name in ("gradient", "of which VT")}
+            rows.append(row | {name: " ".join(f"{x:.3g}" for x in xs) for name, xs in scale.columns.items()})
             print(" | ".join(rows[-1].values()), flush=True)
             scale.columns.clear()
     return rows

@@ -27,15 +27,15 @@ SMALL_SCENES = ["task=segmentation", "data.image_size=48", "data.train_scenes=24
 @pytest.mark.parametrize(
     ("arguments", "floor"),
     [
-        ([*SMALL_SCENES, "model=vt_fpn"], 0.13),
-        ([*SMALL_SCENES, "model=panoptic_fpn"], 0.13),
+        ([*SMALL_SCENES, "model=vt_fpn"], 0.11),
+        ([*SMALL_SCENES, "model=panoptic_fpn"], 0.11),
         ([*SMALL_DIGITS, "model=vt_resnet18"], 0.8),
         ([*SMALL_DIGITS, "model=resnet18"], 0.8),
     ],
     ids=["vt_fpn", "panoptic_fpn", "vt_resnet18", "resnet18"],
 )
 def test_a_short_training_with_the_default_settings_learns(composed, tmp_path, arguments, floor):
-    """One background class alone gives a segmenter 0.09, and so did VT-FPN when its tokens drowned the pixels."""
+    """The background alone gives mIoU 0.09. VT-FPN had 0.083 when its tokens drowned the pixels, and has 0.141 now."""
     quiet = ["logger=[files]", "logger.files.curves=false", "hardware.threads=1"]
     assert runner.train(checked(composed(*arguments, *quiet)), tmp_path) >= floor
 
