@@ -5,8 +5,9 @@ scores and floors. The exit code is 1 if a command fails or misses its floor. It
 it continues: a finished run is not repeated, an interrupted one resumes. Runs lie in a folder named by a digest of
 `src/` and `conf/`, so that any change there measures everything anew.
 
-`--record` also writes the results, with the settings that gave them, to `experiments/results/defaults.json`. The test
-suite fails when a command's settings differ from those recorded, so that no default changes without being measured.
+`--record` also writes the results, with the settings that gave them, to `experiments/results/defaults.json`, and takes
+from there what was measured on the same code. The test suite fails when a command's settings differ from those
+recorded, so that no default changes without being measured.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def code_digest() -> str:
     """Return a digest of the files in src/ and conf/, on which a run depends."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in ("src", "conf") for path in (ROOT / folder).rglob("*")):
-        if path.suffix in (".py", ".yaml", ".txt"):
+        if path.suffix in (".py", ".yaml", ".txt") and path.parent.suffix != ".egg-info":
             digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
@@ -143,10 +144,14 @@ def row(promise: Promise, found: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def write_record(results: list[dict[str, Any]]) -> None:
-    """Write the results; what another command gave stays."""
-    earlier = json.loads(RECORD.read_text()) if RECORD.exists() else []
-    merged = {r["command"]: r for r in [*earlier, *results]}
+def recorded() -> dict[str, dict[str, Any]]:
+    """Return the recorded results by their commands."""
+    return {found["command"]: found for found in json.loads(RECORD.read_text())}
+
+
+def write_record(found: dict[str, Any]) -> None:
+    """Put a result in the place of the one that is recorded of the same command."""
+    merged = recorded() | {found["command"]: found}
     ordered = [merged[promise.command] for promise in PROMISES if promise.command in merged]
     atomic.write_text(RECORD, json.dumps(ordered, indent=1) + "\n")
 
@@ -154,19 +159,20 @@ def write_record(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure, print the table, and exit with 1 unless every command kept its promise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "defaults", help="where the runs lie")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".defaults", help="where the runs lie")
     parser.add_argument("--select", default="", help="only commands that contain this text")
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
+    parser.add_argument("--record", action="store_true", help="write experiments/results/defaults.json")
     options = parser.parse_args()
-    rows, results = [], []
+    rows, digest = [], code_digest()
     for promise in PROMISES:
         if options.select in promise.command:
-            run = measure(promise, options.folder.resolve() / code_digest())
-            found = result(promise, run) if run else None
+            found = recorded().get(promise.command) if options.record else None
+            if found is None or found["code"] != digest:
+                run = measure(promise, options.folder.resolve() / digest)
+                found = result(promise, run) | {"code": digest} if run else None
+            if found and options.record:
+                write_record(found)
             rows.append(row(promise, found))
-            results += [found] if found else []
-            if options.record:
-                write_record(results)
     print_table("scores of the default settings, and their floors", rows)
     sys.exit(any(line["verdict"] != "ok" for line in rows))
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import defaults
 import pytest
-from defaults import PROMISES, RECORD, Promise
+from defaults import PROMISES, Promise
 
 from visual_transformers import runner
 from visual_transformers.command_line import completed
 from visual_transformers.config import checked
 
 ROOT = Path(__file__).parents[1]
-RECORDED = {result["command"]: result for result in json.loads(RECORD.read_text())}
+RECORDED = defaults.recorded()
 MEASURED = [promise for promise in PROMISES if promise.command in RECORDED]
 
 # What the main commands learn in a short time
@@ -85,6 +85,21 @@ def test_a_finished_command_is_not_run_again_and_a_score_below_its_floor_is_said
     assert not {"seed", "name", "hardware.threads"} & set(found["settings"])
     assert defaults.row(promise, found)["verdict"] == "BELOW THE FLOOR"
     assert defaults.row(promise, found | {"score": 0.99})["verdict"] == "ok"
+
+
+def test_what_is_recorded_of_the_same_code_is_not_measured_again(tmp_path, monkeypatch, capsys):
+    promise, record = Promise("seed=1", 0.5), tmp_path / "record.json"
+    found = {"command": promise.command, "code": defaults.code_digest(), "score": 0.75, "train_seconds": 1}
+    record.write_text(json.dumps([found]))
+    monkeypatch.setattr(defaults, "PROMISES", [promise])
+    monkeypatch.setattr(defaults, "RECORD", record)
+    monkeypatch.setattr("sys.argv", ["defaults.py", "--folder", str(tmp_path / "runs"), "--record"])
+    with pytest.raises(SystemExit) as ended:
+        defaults.main()
+    assert ended.value.code == 0
+    assert "0.7500" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert json.loads(record.read_text()) == [found]
 
 
 def test_a_command_that_fails_is_said_and_makes_the_program_fail(tmp_path, monkeypatch, capsys):
