@@ -25,7 +25,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
+from visual_transformers.attention import entropy
 from visual_transformers.command_line import completed
 from visual_transformers.config import checked
 from visual_transformers.evaluation import evaluate
@@ -64,9 +66,9 @@ class TokenScale:
 
 def of_tokenizer(tokenizer: Tokenizer, inputs: tuple[Any, ...], _: Tensor) -> dict[str, float]:
     """Return the relative entropy of the attention over pixels."""
-    attention = tokenizer.attention(*inputs).detach().double()
-    entropy = -(attention * attention.clamp_min(1e-300).log()).sum(dim=1).mean()
-    return {"entropy": float(entropy) / math.log(attention.shape[1])}
+    size = inputs[1]
+    maps = tokenizer.attention(*inputs).detach().double().transpose(1, 2).unflatten(2, size)
+    return {"entropy": float(entropy(maps).mean()) / math.log(math.prod(size))}
 
 
 def of_transformer(_: nn.Module, inputs: tuple[Any, ...], tokens: Tensor) -> dict[str, float]:
@@ -88,8 +90,7 @@ MEASURES = {Tokenizer: of_tokenizer, TokenTransformer: of_transformer, Projector
 def gradient_norm(model: nn.Module) -> float:
     """Return the L2 norm of the gradient of the VT modules' parameters."""
     modules = [module for module in model.modules() if isinstance(module, VTModule | VTPyramid)]
-    gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
-    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
+    return float(get_total_norm(p.grad for m in modules for p in m.parameters() if p.grad is not None))
 
 
 def measured(run: TrainRun, every: int, steps: int) -> list[dict[str, str]]:
@@ -98,8 +99,9 @@ def measured(run: TrainRun, every: int, steps: int) -> list[dict[str, str]]:
     clip = run.clip
 
     def measure_and_clip() -> Tensor:
-        norms["of which VT"] = gradient_norm(run.parts.model)
-        norms["gradient"] = float(norm := clip())
+        if scale.active:
+            norms["of which VT"] = gradient_norm(run.parts.model)
+        norms["gradient"] = norm = clip()
         return norm
 
     run.clip = measure_and_clip  # type: ignore[method-assign]

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from visual_transformers import atomic
+from visual_transformers.report.run import flat
 from visual_transformers.settings_compared import FREE_TO_CHANGE, without
 from visual_transformers.tables import print_table
 
@@ -79,17 +80,7 @@ def code_digest() -> str:
 
 def learning_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run that decide what it learns, as a flat dict: neither its seed nor where it runs."""
-    kept = without(config, {*FREE_TO_CHANGE, "seed", "inference"})
-    return dict(sorted(flat(kept)))
-
-
-def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested dicts with their dotted keys."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    return dict(sorted(flat(without(config, {*FREE_TO_CHANGE, "seed", "inference"})).items()))
 
 
 def measure(promise: Promise, folder: Path) -> Path | None:
