@@ -2,12 +2,12 @@
 
 `python tests/defaults.py` runs the commands of `PROMISES` word for word, one after the other, and prints a table of
 scores and floors. The exit code is 1 if a command fails or misses its floor. It takes hours on two cores. Started again
-it continues: a finished run is not repeated, an interrupted one resumes. Runs lie in a folder named by a digest of
-`src/` and `conf/`, so that any change there measures everything anew.
+it continues: a finished run is not repeated, an interrupted one resumes. Runs lie in folders named by a digest of the
+program and of their settings, so that a change measures anew whatever it concerns.
 
 `--record` also writes the results, with the settings that gave them, to `experiments/results/defaults.json`, and takes
-from there what was measured on the same code. The test suite fails when a command's settings differ from those
-recorded, so that no default changes without being measured.
+from there what was measured by the same program with the same settings. The test suite fails when a command's settings
+differ from those recorded, so that no default changes without being measured.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 
 from visual_transformers import atomic
+from visual_transformers.command_line import completed
+from visual_transformers.config import checked
+from visual_transformers.errors import UserError
 from visual_transformers.report.run import flat
 from visual_transformers.settings_compared import FREE_TO_CHANGE, without
 from visual_transformers.tables import print_table
@@ -46,6 +51,12 @@ class Promise(NamedTuple):
     def command(self) -> str:
         """The command as a user types it."""
         return f"{PROGRAM} {self.arguments}".strip()
+
+    def settings(self) -> dict[str, Any]:
+        """What the command composes, as `learning_settings`."""
+        with initialize_config_module("visual_transformers.conf", version_base="1.3"):
+            cfg = compose("config", ["name=default", *completed(shlex.split(self.arguments))])
+        return learning_settings(checked(cfg).everything)
 
 
 def with_seeds(arguments: str, floor: float) -> Iterator[Promise]:
@@ -69,13 +80,16 @@ PROMISES = [
 ]
 
 
-def code_digest() -> str:
-    """Return a digest of the files in src/ and conf/, on which a run depends."""
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in ("src", "conf") for path in (ROOT / folder).rglob("*")):
-        if path.suffix in (".py", ".yaml", ".txt") and path.parent.suffix != ".egg-info":
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+def digest(promise: Promise) -> str:
+    """Return a digest of the program and of a command's settings, on which its score depends."""
+    try:
+        settings = promise.settings()
+    except (HydraException, UserError):  # of which the command itself says more
+        settings = {}
+    found = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        found.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()[:12]
 
 
 def learning_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -154,13 +168,14 @@ def main() -> None:
     parser.add_argument("--select", default="", help="only commands that contain this text")
     parser.add_argument("--record", action="store_true", help="write experiments/results/defaults.json")
     options = parser.parse_args()
-    rows, digest = [], code_digest()
+    rows = []
     for promise in PROMISES:
         if options.select in promise.command:
+            code = digest(promise)
             found = recorded().get(promise.command) if options.record else None
-            if found is None or found["code"] != digest:
-                run = measure(promise, options.folder.resolve() / digest)
-                found = result(promise, run) | {"code": digest} if run else None
+            if found is None or found["code"] != code:
+                run = measure(promise, options.folder.resolve() / code)
+                found = result(promise, run) | {"code": code} if run else None
             if found and options.record:
                 write_record(found)
             rows.append(row(promise, found))

@@ -188,10 +188,10 @@ class DigitScenes(DataModule):
 
     task: ClassVar[str] = "segmentation"
 
-    image_size: int = 80
+    image_size: int = 64
     train_scenes: int = 3000
     val_scenes: int = 200
-    max_digits: int = 3
+    max_digits: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
