@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-defaults test-kill test-devices test-cluster check bench clean
+.PHONY: help setup run test fuzz test-defaults test-kill test-devices test-cluster check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,10 @@ run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 
 test: setup ## the test suite (what CI runs)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+SECONDS ?= 600
+fuzz: setup ## files, names and settings at random for 600 s (SECONDS=600), each read or refused in a sentence
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seconds $(SECONDS)
 
 RECORD ?=
 test-defaults: setup ## train every model with its defaults, compare scores with floors (hours; RECORD=--record)

@@ -26,14 +26,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torchvision import transforms as v1
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from visual_transformers.data.augmentation import CropAndFlip, ScaleCropFlip
 from visual_transformers.data.classified import CentralView
 from visual_transformers.data.decoding import EncodedImage
 from visual_transformers.data.files import images_below
 from visual_transformers.data.loading import SeededSamples
-from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalise, normalise
+from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalise
 
 BATCH, REPEATS, MOST_FILES = 20, 5, 200
 NORMALISED = [v1.ToTensor(), v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
@@ -152,7 +151,7 @@ def levels_apart(paths: list[Path], work: Work) -> NDArray[np.float32]:
     scale = 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
     found = []
     for one, other in zip(batches(paths, work.plain), batches(paths, work.ours), strict=True):
-        normalised = v2.Compose(normalise())(tv_tensors.Image(other[0]))
+        normalised = Normalise()(other[0])
         found.append(((normalised - one[0]).abs() * scale).flatten())
     return torch.cat(found).numpy()
 

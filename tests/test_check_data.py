@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from visual_transformers import at_once
 from visual_transformers import check_data as mode
 from visual_transformers.check_data import check_data
 from visual_transformers.config import checked
@@ -289,3 +291,30 @@ def test_ctrl_c_stops_it_and_its_processes_at_once(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 130
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
+def test_ctrl_c_at_any_moment_after_the_start_stops_it(tmp_path: Path, moment: float) -> None:
+    arguments = ["mode=check_data", "task=segmentation", "data.train_scenes=1000000", "check_data.workers=2"]
+    command = [sys.executable, "-u", "-m", "visual_transformers", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("checking train 0/")
+        time.sleep(moment)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+
+
+def test_ctrl_c_that_a_callback_forgets_is_raised_again() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    at_once.install()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for item in at_once.interruptible(range(3)):
+                assert item == 0
+                with suppress(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        at_once._Asked.by_ctrl_c = False

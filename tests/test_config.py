@@ -8,7 +8,8 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from visual_transformers.config import ADOPTED, adopt, checked
+from visual_transformers.adoption import ADOPTED, adopt
+from visual_transformers.config import checked
 from visual_transformers.errors import ConfigError
 from visual_transformers.targets import ALLOWED_TARGETS, build
 
@@ -128,14 +129,14 @@ def trained(composed):
 
 def test_a_trained_model_s_settings_are_adopted(composed, trained):
     cfg = composed()
-    adopt(cfg, trained, [])
+    adopt(cfg, trained, [], "a.pt")
     assert {group: OmegaConf.to_container(cfg[group]) for group in ADOPTED} == {g: trained[g] for g in ADOPTED}
 
 
 def test_what_the_command_line_sets_takes_away_or_chooses_wins_over_adopted_settings(composed, trained):
     overrides = ["model.tokens=4", "~model.dropout", "data=digits"]
     cfg = composed("model.tokens=4", "data=digits")
-    adopt(cfg, trained, overrides)
+    adopt(cfg, trained, overrides, "a.pt")
     assert (cfg.model.tokens, cfg.model._target_) == (4, trained["model"]["_target_"])
     assert "dropout" not in cfg.model
     assert cfg.data.image_size == composed().data.image_size
@@ -144,7 +145,7 @@ def test_what_the_command_line_sets_takes_away_or_chooses_wins_over_adopted_sett
 def test_a_key_that_the_trained_configuration_lacks_can_be_set(composed, trained):
     del trained["model"]["zero_init"]
     cfg = composed("model.zero_init=true")
-    adopt(cfg, trained, ["model.zero_init=true"])
+    adopt(cfg, trained, ["model.zero_init=true"], "a.pt")
     assert checked(cfg).model == trained["model"] | {"zero_init": True}
 
 
@@ -200,7 +201,9 @@ def test_a_target_that_leads_out_of_an_allowed_module_is_refused():
 
 
 def test_a_forbidden_target_deep_in_a_node_is_refused():
-    with pytest.raises(ConfigError, match=r"os\.system"):
+    with pytest.raises(ConfigError, match=r"model\.a: contains _target_=os\.system, but none is allowed here"):
+        build({"_target_": "torch.nn.Sequential", "a": [{"b": {"_target_": "os.system"}}]}, "model")
+    with pytest.raises(ConfigError, match=r"model\._args_: is not taken"):
         build({"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "os.system"}]}, "model")
 
 

@@ -16,7 +16,7 @@ from visual_transformers.data import MaskFolder
 from visual_transformers.data.coco_labels import STUFF, ids, names
 from visual_transformers.data.digits import digit_images
 from visual_transformers.data.files import read_mask
-from visual_transformers.data.transforms import whole_image
+from visual_transformers.data.transforms import Normalise, whole_image
 from visual_transformers.errors import ConfigError, DataError, RunError
 from visual_transformers.inputs import image_paths, output_names, skipped
 from visual_transformers.models import weights
@@ -83,7 +83,7 @@ def test_a_classifier_s_top_classes_are_the_first_of_its_probabilities(classifie
     assert [Path(one["file"]).relative_to(tmp_path).as_posix() for one in listed] == ["in/a.png", "in/b/a.jpg"]
     prepare = v2.Compose([v2.Grayscale(3), v2.Resize((32, 32), v2.InterpolationMode.BICUBIC)])
     for one in listed:
-        image = whole_image()(prepare(Image.open(one["file"]).convert("RGB")))
+        image = Normalise()(whole_image()(prepare(Image.open(one["file"]).convert("RGB"))))[0]
         with torch.inference_mode():
             expected, order = classifier.model(image[None])[0].softmax(dim=0).sort(descending=True)
         assert [c["name"] for c in one["classes"]] == [DIGITS[i] for i in order[:3]]
@@ -226,7 +226,7 @@ def test_masks_are_the_model_s_own_argmax_at_every_size(segmenter, tmp_path):
     assert [one["mask"] for one in listed] == ["masks/a.png", "masks/b/a.png", "masks/thin.png"]
     for one in listed:
         mask = read_mask(tmp_path / "run/predict" / one["mask"])
-        image = whole_image()(Image.open(one["file"]))[None]
+        image = Normalise()(whole_image()(Image.open(one["file"])))
         height, width = image.shape[2:]
         with torch.inference_mode():
             enlarged = v2.functional.resize(image, [max(height, 32), width])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import torch
 from torch import nn
 
 from visual_transformers import __version__, cost
+from visual_transformers.data.module import spread
+from visual_transformers.data.samples import FileSamples
+from visual_transformers.models import weights
 from visual_transformers.parts import Parts, first_batch, parameters
 from visual_transformers.settings import Config, Node
 from visual_transformers.settings_compared import digest
@@ -22,7 +27,7 @@ def about(cfg: Config, parts: Parts) -> Node:
     `model`, `data` and `recipe` are the options that were chosen (or a `_target_` without Hydra); `settings` is alike
     for runs that differ in nothing but their seed and in what is free to change; `macs` are those of one image of
     `image_size` (H, W), in the form that the model is configured in; `test_split` says whether final scores are of a
-    split of their own, or else of the validation split.
+    split of their own, or else of the validation split; `data_set` is a digest of class and file names.
     """
     _, samples = next(iter(parts.sets.items()))
     images, _ = first_batch(samples)
@@ -42,6 +47,7 @@ def about(cfg: Config, parts: Parts) -> Node:
         "image_size": size,
         "classes": len(parts.data.classes),
         "test_split": parts.data.has_test_split,
+        "data_set": data_set(parts),
         "batch_size": parts.data.batch_size,
         "device": str(parts.hardware.torch_device),
         "devices": distributed.ranks(),
@@ -53,12 +59,35 @@ def about(cfg: Config, parts: Parts) -> Node:
     }
 
 
+def of_training(file: weights.WeightFile) -> Node:
+    """Return seed and settings digest of the run that trained the weights, if the file carries its configuration."""
+    config = file.about.get("config")
+    return {"seed": config.get("seed"), "settings": digest(config)} if config else {}
+
+
 def macs(model: nn.Module, image_size: list[int]) -> int | None:
     """Multiply-adds of one image; None of a model that cannot be counted by shapes alone, as one of another library."""
     try:
         return sum(part.macs for part in cost.count(model, image_size))
     except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return None
+
+
+SIZES = 200
+"""Files of a split whose sizes tell data sets with the same names apart."""
+
+
+def data_set(parts: Parts) -> str:
+    """A short name for the data itself: alike for copies in several places, other for other classes or files."""
+    found = hashlib.sha256("\n".join(parts.data.classes).encode(errors="surrogateescape"))
+    for split, samples in parts.sets.items():
+        found.update(f"\n\n{split} {len(samples)}\n".encode())
+        if isinstance(samples, FileSamples):
+            found.update("\n".join(samples.images.names()).encode(errors="surrogateescape"))
+            for place in spread(len(samples), SIZES):
+                with suppress(OSError):
+                    found.update(b"%d\n" % samples.images[place].stat().st_size)
+    return found.hexdigest()[:12]
 
 
 def chosen(cfg: Config, group: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
 from importlib import resources
@@ -20,11 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from visual_transformers import sweeps
+from visual_transformers import at_once, sweeps
 from visual_transformers.command_line import completed
 from visual_transformers.config import EXPLAINED
-from visual_transformers.config_checks import makes_a_folder
 from visual_transformers.errors import INTERRUPTED, ConfigError, Interrupted, RunError, suggestion
+from visual_transformers.paths import makes_a_folder
 
 
 class Refused(BaseException):
@@ -48,6 +50,15 @@ def run(cfg: DictConfig) -> float | None:
 
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
+    if hydra_config.job.chdir:
+        os.chdir(hydra_config.runtime.cwd)
+        leave_nothing(directory)
+        raise Refused(
+            ConfigError(
+                "hydra.job.chdir=true: paths are relative to the folder where the command is typed; results are in "
+                f"{hydra_config.runtime.output_dir} anyway; leave it out"
+            )
+        )
     try:
         if hydra_config.mode is RunMode.MULTIRUN:
             return jobs.job_of_a_sweep(cfg, hydra_config, directory)
@@ -136,6 +147,8 @@ def main() -> None:
     """The command line, `python -m visual_transformers` or `visual-transformers`."""
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text of the terminal's encoding
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    at_once.install()
+    check_environment()
     asked_for_traces = "HYDRA_FULL_ERROR" in os.environ
     sys.argv[1:] = completed(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions come through, so that we can say them better
@@ -154,6 +167,21 @@ def main() -> None:
         if Sweep.folder:
             leave_nothing(Sweep.folder)
         sys.exit(f"error: {explained(error)}")
+
+
+def check_environment() -> None:
+    """Mend what the program inherits from a notebook or a container, and says nothing about.
+
+    MPLBACKEND may name a backend of another program, and pictures are only written here. A user without a home folder,
+    as in containers, would get a folder called ~.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 (pathlib's raises)
+        os.environ["HOME"] = tempfile.gettempdir()
+        print(
+            f"note: this user has no home folder, HOME is not set; {os.environ['HOME']} takes its place",
+            file=sys.stderr,
+        )
 
 
 def of_a_key(error: BaseException | None) -> str | None:
@@ -189,6 +217,8 @@ def explained(error: Exception) -> str:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if options := error.options or options_of(group):
             return f"{group}={option}: no such option{suggestion(option, options)}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error}; `ulimit -n 4096` lets a process open more files, and hardware.workers=0 needs fewer"
     message, cause = str(error).split("\nConfig search path")[0], error.__cause__
     if said := of_a_key(cause):
         return said

@@ -22,7 +22,14 @@ def write(path: Path, fill: Callable[[Path], object], *, previous: Path | None =
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode
+        )  # as the umask has it; safetensors would let nobody but the owner read its files
         fill(temporary)
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         _flush(temporary)
         if previous and path.exists():
             path.replace(previous)
@@ -46,8 +53,8 @@ DISK = ("PytorchStreamWriter", "unexpected pos", "os error")
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write` for a whole text, UTF-8."""
-    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """`write` for a whole text, UTF-8; bytes of file names that are no text are escaped."""
+    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _flush(path: Path) -> None:

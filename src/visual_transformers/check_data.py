@@ -9,8 +9,10 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from visual_transformers import check_data_report
+from visual_transformers.at_once import interruptible
 from visual_transformers.check_data_report import Split
 from visual_transformers.data.exclusion import absolute, excluded_files, write_exclusions
+from visual_transformers.data.file_names import same
 from visual_transformers.data.findings import Findings
 from visual_transformers.data.inspection import MISSING_MASK, Fault, inspect
 from visual_transformers.data.loading import Loading, processes, seeded
@@ -30,7 +32,7 @@ def check_data(cfg: Config, directory: Path) -> None:
     Raises:
         DataError: if the folders are not as expected or, when all is written, if there are samples that cannot be used.
     """
-    data: DataModule = build(cfg.data, "data")
+    data: DataModule = build(cfg.data, "data", trust=cfg.trust)
     workers = processes(cfg.check_data.workers)
     splits = [
         Split(name, samples, walk(name, samples, len(data.classes), workers, cfg.seed), missing)
@@ -64,7 +66,7 @@ def with_masks(data: DataModule, open_set: Callable[[], Samples]) -> tuple[Sampl
         return open_set(), []
     except MissingMasksError as error:
         assert isinstance(data, FileData)
-        data.excluded |= {absolute(image) for image, _ in error.pairs}
+        data.excluded |= {same(absolute(image)) for image, _ in error.pairs}
         return open_set(), [
             Fault(MISSING_MASK, str(image), str(image), f"it needs {mask}") for image, mask in error.pairs
         ]
@@ -75,7 +77,7 @@ def walk(name: str, samples: Samples, classes: int, workers: int, seed: int) -> 
     found, portions = Findings(len(samples), classes), Portions(samples, classes, seed)
     loader = Loading(min(workers, len(portions))).loader(portions, batch_size=None)
     with progress(f"checking {name}", len(samples)) as advance:
-        for portion in loader:
+        for portion in interruptible(loader):
             found.add(portion)
             advance(len(portion))
     return found

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visual_transformers import atomic, plots
+from visual_transformers import atomic, json_text, plots
 from visual_transformers.data.findings import Findings, equal_images, mean_and_deviation
-from visual_transformers.data.inspection import Fault, Note
+from visual_transformers.data.inspection import Fault
 from visual_transformers.data.module import DataModule, Samples
+from visual_transformers.data.reading import Note
 from visual_transformers.data.samples import FileSamples
 from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from visual_transformers.settings import Node
 from visual_transformers.tables import markdown_table, print_table
 
 Report = dict[str, Any]
-NOTES = {"grayscale": Note.GRAYSCALE, "CMYK": Note.CMYK, "EXIF rotation": Note.TURNED}
+NOTES = {
+    "grayscale": Note.GRAYSCALE,
+    "CMYK": Note.CMYK,
+    "transparent": Note.TRANSPARENT,
+    "more than 8 bits": Note.DEEP,
+    "EXIF rotation": Note.TURNED,
+    "EXIF rotation to the same size": Note.HALF_TURNED,
+    "unreadable EXIF": Note.BAD_EXIF,
+}
 MAX_FILES = 10_000
 """Files listed with a note in report.json; a data set may be grayscale as a whole."""
 MAX_LINES = 50
@@ -54,7 +62,7 @@ def write(directory: Path, settings: Node, data: DataModule, splits: list[Split]
         "faults": [{"split": split.name, **fault._asdict()} for split in splits for fault in split.faults],
         "equal_images": dict(zip(("across_splits", "within_a_split"), equal(splits), strict=True)),
     }
-    atomic.write_text(directory / "report.json", json.dumps(report, indent=2) + "\n")
+    atomic.write_text(directory / "report.json", json_text.dumps(report, indent=2) + "\n")
     atomic.write_text(directory / "report.md", printable(markdown(report)))
     unit = "pixels" if data.task == "segmentation" else "images"
     balance = {split.name: split.found.targets[:-1] for split in splits}

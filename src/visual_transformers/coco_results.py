@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.mask import decode, encode
 
-from visual_transformers import atomic
+from visual_transformers import atomic, json_text
+from visual_transformers.data.coco_labels import OTHER, THINGS
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.pairing import image_id
 from visual_transformers.errors import DataError, RunError
@@ -35,13 +36,24 @@ def image_ids(paths: list[Path]) -> dict[Path, int | str]:
     return ids
 
 
+def with_things_merged(category_ids: list[int]) -> list[int]:
+    """Official ids with all things as 183, as COCO-Stuff's evaluator counts them."""
+    return [OTHER if number in THINGS else number for number in category_ids]
+
+
 def entries(mask: NDArray[np.uint8], image: int | str, category_ids: list[int]) -> list[dict[str, Any]]:
-    """One result for each class index that occurs in a mask (H, W); `category_ids` are the classes' official ids."""
-    found = []
-    for index in np.unique(mask).tolist():
-        encoded = encode(np.asfortranarray(mask == index, dtype=np.uint8))
+    """One result for each category that occurs in a mask (H, W) of class indices.
+
+    Args:
+        mask: class indices.
+        image: the image's id.
+        category_ids: the classes' official ids; classes of one id are one region.
+    """
+    official, found = np.array(category_ids)[mask], []
+    for number in np.unique(official).tolist():
+        encoded = encode(np.asfortranarray(official == number, dtype=np.uint8))
         segmentation = {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-        found.append({"image_id": image, "category_id": category_ids[index], "segmentation": segmentation})
+        found.append({"image_id": image, "category_id": number, "segmentation": segmentation})
     return found
 
 
@@ -51,7 +63,7 @@ def write(path: Path, results: list[dict[str, Any]], masks: dict[int | str, Path
     Raises:
         RunError: if a decoded mask differs from its file.
     """
-    atomic.write_text(path, json.dumps(results) + "\n")
+    atomic.write_text(path, json_text.dumps(results) + "\n")
     by_image: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
     for result in json.loads(path.read_text(encoding="utf-8")):
         by_image[result["image_id"]].append(result)
@@ -65,13 +77,13 @@ def write(path: Path, results: list[dict[str, Any]], masks: dict[int | str, Path
 
 def _agree(results: list[dict[str, Any]], file: Path, category_ids: list[int]) -> bool:
     """Whether the results of one image cover every pixel of its mask once, with the right class."""
-    mask = read_mask(file)
-    covered = np.zeros(mask.shape, np.int64)
+    official = np.array(category_ids)[read_mask(file)]
+    covered = np.zeros(official.shape, np.int64)
     for result in results:
-        if result["segmentation"]["size"] != list(mask.shape):
+        if result["segmentation"]["size"] != list(official.shape):
             return False
         region = decode(result["segmentation"]).astype(bool)
         covered += region
-        if (mask[region] != category_ids.index(result["category_id"])).any():
+        if (official[region] != result["category_id"]).any():
             return False
     return bool((covered == 1).all())

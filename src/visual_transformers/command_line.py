@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
-from visual_transformers.config import ADOPTED
+from visual_transformers.adoption import ADOPTED
 from visual_transformers.errors import WeightsError
+from visual_transformers.typed_text import as_hydra_reads, as_text, bare, in_quotes
 
 USES_A_TRAINED_MODEL = ("test", "predict", "explain", "export")
 """Modes that work with a model that a run has trained."""
@@ -17,65 +16,75 @@ def completed(arguments: list[str]) -> list[str]:
     """The command line, with what Hydra leaves to be said.
 
     `weights=PATH` stands for `weights.file=PATH`, `resume=HOW` for `resume.checkpoint=HOW`, and `report=PATH` for
-    `report.folders=[PATH]`; quotes around paths and globs that Hydra would read as lists or dictionaries; a trained
-    run's own name, or a report's; and resolved values for --cfg job. `-m` comes first, for between overrides it would
-    part them.
+    `report.folders=[PATH]`; quotes around texts that Hydra would read as something else; a trained run's own name, or a
+    report's; keys of a trained model's settings that the composed ones lack; and resolved values for --cfg job. `-m`
+    comes first, for between overrides it would part them.
     """
-    arguments = [quoted(_in_full(argument)) for argument in sorted(arguments, key=lambda text: text not in MULTIRUN)]
+    arguments = sorted(arguments, key=lambda text: text not in MULTIRUN)
+    sweeps = any(argument in MULTIRUN or argument.startswith(CLUSTERS) for argument in arguments)
+    arguments = [as_hydra_reads(_in_full(argument), sweeps=sweeps) for argument in arguments]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    added = name_of_the_trained_run(overrides) or name_of_a_report(overrides)
-    first = arguments.index(overrides[0]) if overrides else len(arguments)
-    arguments = [*arguments[:first], *added, *arguments[first:]]
+    if trained := _trained_model(overrides):
+        arguments = [_may_be_new(argument, trained) for argument in arguments]
+    added = name_of_the_trained_run(overrides, trained) or name_of_a_report(overrides)
+    first = next((place for place, argument in enumerate(arguments) if "=" in argument and argument[0] != "-"), None)
+    place = len(arguments) if first is None else first
+    arguments = [*arguments[:place], *added, *arguments[place:]]
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
         arguments = [*arguments, "--resolve"]
     return arguments
 
 
 MULTIRUN = ("-m", "--multirun")
+CLUSTERS = ("hardware=slurm", "hardware=submitit", "hydra.mode=MULTIRUN")
+"""How arguments begin with which every command is a sweep."""
 
 
 def _in_full(argument: str) -> str:
     key, equals, value = argument.partition("=")
+    if key == "report" and value != "null" and not value.startswith("["):
+        value = f"[{in_quotes(bare(value))}]"
     return SHORT.get(key, key) + equals + value
 
 
 SHORT = {"weights": "weights.file", "resume": "resume.checkpoint", "report": "report.folders"}
 
 
-def quoted(argument: str) -> str:
-    """An override whose value is a path or a glob, quoted for Hydra where it has brackets, blanks and the like.
-
-    A comma stays as it is, for in a sweep it parts several values. A path where a list of them is expected becomes one.
-    """
-    key, equals, value = argument.partition("=")
-    if key == PATH_LIST and value != "null" and not value.startswith("["):
-        return f"{key}=[{_in_quotes(value)}]"
-    return key + equals + _in_quotes(value) if key in PATHS else argument
+def _given(overrides: list[str]) -> dict[str, str]:
+    """Values as they were typed, by their keys."""
+    return dict(override.split("=", 1) for override in overrides)
 
 
-def _in_quotes(path: str) -> str:
-    if not re.search(r"[^\w/.*?~+%@,-]", path) or path.startswith(("'", '"')):
-        return path
-    return "'" + path.replace("'", "\\'") + "'"
+def _trained_model(overrides: list[str]) -> dict[str, Any] | None:
+    """The configuration of the trained model that a command uses, if it names one that carries one."""
+    given = _given(overrides)
+    if given.get("mode") not in (*USES_A_TRAINED_MODEL, "profile"):
+        return None
+    file = bare(given["weights.file"]) if "weights.file" in given else f"runs/{bare(given.get('name', ''))}"
+    return trained_settings(file) if "name" in given or "weights.file" in given else None
 
 
-PATHS = ("input", "weights.file", "distillation.weights", "resume.checkpoint", "data.root", "data.exclude", "name")
-PATH_LIST = "report.folders"
+def _may_be_new(override: str, trained: dict[str, Any]) -> str:
+    """An override of a key that a trained model's settings have, for which the composed ones may have no place."""
+    group, _, key = override.partition("=")[0].partition(".")
+    node = trained.get(group)
+    return (
+        f"++{override}" if group in ADOPTED and isinstance(node, dict) and key.partition(".")[0] in node else override
+    )
 
 
-def name_of_the_trained_run(overrides: list[str]) -> list[str]:
+def name_of_the_trained_run(overrides: list[str], trained: dict[str, Any] | None) -> list[str]:
     """`name=...` for a command that uses the weights of a run as they are: its results belong in that run's folder."""
-    given = dict(override.split("=", 1) for override in overrides)
+    given = _given(overrides)
     chosen = {"name", "+recipe", *ADOPTED} & set(given)
-    if given.get("mode") not in USES_A_TRAINED_MODEL or chosen:
+    if not trained or chosen or given["mode"] not in USES_A_TRAINED_MODEL:
         return []
-    trained = trained_settings(given.get("weights.file", "").strip("'\""))
-    return [quoted(f"name={trained['name']}")] if trained else []
+    return [f"name={as_text(trained['name'])}"]
 
 
 def name_of_a_report(overrides: list[str]) -> list[str]:
     """`name=report` for a report that has no other name, for it is about no single model."""
-    given = dict(override.split("=", 1) for override in overrides)
+    given = _given(overrides)
     return ["name=report"] if given.get("mode") == "report" and "name" not in given else []
 
 
@@ -84,9 +93,11 @@ def trained_settings(file: str) -> dict[str, Any] | None:
 
     None if there is no such file, it carries none, or is to be refused later.
     """
+    if not file:
+        return None
     from visual_transformers.models import weights  # which imports torch, and most commands name no file
 
-    if not weights.is_published(file) and not Path(file).is_file():
+    if not weights.is_published(file) and not weights.located(file).is_file():
         return None
     try:
         return weights.read_about(file).get("config")

@@ -9,18 +9,28 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import make_dataclass
 from typing import Any, Literal
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers import config_checks
 from visual_transformers.errors import ConfigError, UserError, suggestion
 from visual_transformers.settings import NESTED, SECTIONS, Config, Node
-from visual_transformers.targets import allowed_object, not_set, type_hints
+from visual_transformers.targets import (
+    Kind,
+    allowed_object,
+    check_targets,
+    kind_of,
+    kind_of_argument,
+    not_set,
+    trusted,
+    type_hints,
+)
+from visual_transformers.typed_text import as_typed, elements_as_typed
 
 EXPLAINED = (UserError, HydraException, OmegaConfBaseException, OSError)
 """Errors whose message says what a user can do; any other one of a job is a mistake of ours and keeps its traceback."""
@@ -34,13 +44,17 @@ TARGETS = ("task", "model", "data", "optimizer", "schedule", "hardware")
 """Groups whose node has a `_target_`; `logger` has one for each of its loggers."""
 OPTIONAL_TARGETS = ("distillation",)
 """Such groups that a configuration may do without."""
-HYDRA_KEYS = {"_target_", "_args_"}
 READS_DATA = ("train", "test", "check_data")
 """Modes that always open the data set. The others may do without it, and so without the keys that lead to it."""
 
 
-def checked(cfg: DictConfig, choices: dict[str, str] | None = None) -> Config:
-    """The typed configuration; `choices` are the options of the groups, where they are known.
+def checked(cfg: DictConfig, choices: dict[str, str] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The typed configuration.
+
+    Args:
+        cfg: as it is composed.
+        choices: the options of the groups, where they are known.
+        overrides: of the command line, which tell texts as they were typed.
 
     Raises:
         ConfigError: listing every problem that was found.
@@ -48,50 +62,41 @@ def checked(cfg: DictConfig, choices: dict[str, str] | None = None) -> Config:
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error)) from error
+        key = next(_unresolved(cfg), None)
+        raise ConfigError(f"{key}: {error}" if key else str(error)) from error
     if isinstance(cfg.get("weights"), str | None):  # weights=PATH is short for weights.file=PATH
         cfg.weights = {"file": cfg.get("weights"), "backbone_only": False}
     if isinstance(cfg.get("resume"), str):  # and resume=HOW for resume.checkpoint=HOW
         cfg.resume = {"checkpoint": cfg.get("resume"), "allow": []}
     choices = choices or {}
-    if found := [*_problems(cfg), *config_checks.problems(cfg, choices)]:
+    typed = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in overrides)}
+    trust = cfg.get("trust")
+    if not isinstance(trust, ListConfig):
+        raise ConfigError(f"trust={trust}: expected a list of packages, as [mypackage]")
+    cfg.trust = trusted([str(package) for package in trust])
+    if found := [*_problems(cfg, typed), *config_checks.problems(cfg, choices)]:
         raise ConfigError("\n".join(found))
     everything: Node = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     sections = {name: section(**everything[name]) for name, section in SECTIONS.items()}
     return Config(**everything | sections | {"everything": everything, "choices": choices})
 
 
-ADOPTED = ("task", "model", "data", "inference")
-"""Groups that a trained model brings along, unless the command line chooses others."""
+def _unresolved(node: Any, path: str = "") -> Iterator[str]:
+    """Each key whose value refers to something that is not there."""
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        inner = f"{path}{key!s}"
+        try:
+            value = None if OmegaConf.is_missing(node, key) else node[key]
+        except OmegaConfBaseException:
+            yield inner
+        else:
+            if isinstance(value, DictConfig | ListConfig):
+                yield from _unresolved(value, f"{inner}.")
 
 
-def adopt(cfg: DictConfig, trained: Node, overrides: list[str]) -> None:
-    """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries.
-
-    A group that the command line's `overrides` choose stays as it is composed, and so does every key that they set
-    or take away, whether `trained` has that key or was left by a version that did not know it; a recipe chooses all.
-    """
-    named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
-    if "recipe" in named:
-        return
-    for group in ADOPTED:
-        if group in named or group not in trained:
-            continue
-        composed, cfg[group] = cfg[group], OmegaConf.create(trained[group])
-        for name, override in zip(named, overrides, strict=True):
-            if not name.startswith(f"{group}."):
-                continue
-            key = name.removeprefix(f"{group}.")
-            if override.startswith("~"):
-                with open_dict(cfg):
-                    cfg[group].pop(key, None)
-            else:
-                OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key), force_add=True)
-
-
-def _problems(cfg: DictConfig) -> Iterator[str]:
+def _problems(cfg: DictConfig, typed: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with the keys, each by itself."""
-    yield from _key_problems("", cfg, Config, given={"everything", "choices"})
+    yield from _key_problems("", cfg, Config, typed, given={"everything", "choices"})
     loggers = cfg.get("logger")
     chosen = [path for path in OPTIONAL_TARGETS if cfg.get(path) is not None]
     builds = cfg.get("mode") != "report"
@@ -103,45 +108,49 @@ def _problems(cfg: DictConfig) -> Iterator[str]:
         if not isinstance(node, DictConfig):
             yield f"{path}={node!r}: expected a group of keys"
         elif path in sections:
-            yield from _key_problems(f"{path}.", node, sections[path])
+            yield from _key_problems(f"{path}.", node, sections[path], typed)
         else:
             spared = path == "data" and cfg.get("mode") not in READS_DATA
-            yield from _target_problems(path, node, may_be_missing=spared)
+            try:
+                check_targets(OmegaConf.to_container(node), path, kind_of(path), cfg.trust)  # type: ignore[arg-type]
+            except ConfigError as error:
+                yield str(error)
+            else:
+                yield from _target_problems(path, node, kind_of(path), cfg.trust, typed, may_be_missing=spared)
 
 
-def _target_problems(path: str, node: DictConfig, *, may_be_missing: bool) -> Iterator[str]:
-    target = node.get("_target_")
-    if not isinstance(target, str) or not target:
-        yield f"{path}._target_={target}: expected the name of what is built"
-        return
-    try:
-        found = allowed_object(target, path)
-    except ConfigError as error:
-        yield str(error)
-    else:
-        yield from _key_problems(f"{path}.", node, found, SUPPLIED.get(path, set()), may_be_missing)
-        for key, value in node.items_ex(resolve=False):
-            if isinstance(value, DictConfig) and "_target_" in value:
-                yield from _target_problems(f"{path}.{key!s}", value, may_be_missing=may_be_missing)
+def _target_problems(
+    path: str, node: DictConfig, kind: Kind, trust: Sequence[str], typed: Mapping[str, str], *, may_be_missing: bool
+) -> Iterator[str]:
+    """Problems of the keys of a node whose targets are allowed, and of the nodes in it."""
+    found = allowed_object(node._target_, path, kind, trust)
+    yield from _key_problems(f"{path}.", node, found, typed, SUPPLIED.get(path, set()), may_be_missing)
+    for key, value in node.items_ex(resolve=False):
+        if isinstance(value, DictConfig) and "_target_" in value:
+            inner = f"{path}.{key!s}"
+            wanted = kind_of_argument(found, str(key), trust)
+            yield from _target_problems(inner, value, wanted, trust, typed, may_be_missing=may_be_missing)
 
 
 def _key_problems(
     prefix: str,
     node: DictConfig,
     target: Callable[..., Any],
+    typed: Mapping[str, str],
     given: Collection[str] = (),
     may_be_missing: bool = False,
 ) -> Iterator[str]:
     """Problems of a node's keys against the signature of `target`; values that fit are converted in place.
 
-    `given` are arguments that the suite gives itself. Keys that are ??? are no problem if they `may_be_missing`.
+    `typed` are values of the command line by key, `given` are arguments that the suite supplies. Keys that are ??? are
+    no problem if they `may_be_missing`.
     """
     parameters = inspect.signature(target).parameters
     hints = type_hints(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     present = [str(key) for key in node.keys()]  # noqa: SIM118 (`in` overlooks keys that are ???)
     for key in present:
-        if key in HYDRA_KEYS or (open_ended and key not in parameters):
+        if key == "_target_" or (open_ended and key not in parameters):
             continue
         if key in given:
             yield f"{prefix}{key}: is given by the suite itself; remove it"
@@ -152,7 +161,7 @@ def _key_problems(
             if not may_be_missing:
                 yield not_set(f"{prefix}{key}")
         else:
-            yield from _converted(prefix, node, key, hints.get(key, Any))
+            yield from _converted(prefix, node, key, hints.get(key, Any), typed.get(prefix + key))
     for key, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind not in VARIADIC
         if required and key not in present and key not in given:
@@ -162,17 +171,23 @@ def _key_problems(
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _converted(prefix: str, node: DictConfig, key: str, annotation: Any) -> Iterator[str]:
-    value = node[key]
+def _converted(prefix: str, node: DictConfig, key: str, annotation: Any, typed: str | None) -> Iterator[str]:
+    value: Any = node[key]
+    if isinstance(value, ListConfig) and list[str] in (annotation, *typing.get_args(annotation)):
+        if all(isinstance(element, str | int | float) for element in value):
+            node[key] = elements_as_typed(value, typed)
+            return
+    elif typed is not None and "${" not in typed and annotation in (str, str | None):
+        node[key] = value = as_typed(value, typed)
     choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
     if choices and value not in choices:
         yield f"{prefix}{key}={value}: expected one of {', '.join(map(str, choices))}"
         return
     expected = Any if choices else _config_type(annotation)
     try:
-        typed = OmegaConf.structured(make_dataclass("Typed", [(key, expected)]))
-        typed[key] = value
-        node[key] = typed[key]
+        holder = OmegaConf.structured(make_dataclass("Typed", [(key, expected)]))
+        holder[key] = value
+        node[key] = holder[key]
     except OmegaConfBaseException:
         yield f"{prefix}{key}={value}: expected {_as_said(expected, value)}"
 

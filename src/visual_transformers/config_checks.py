@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visual_transformers.errors import ConfigError
+from visual_transformers.paths import makes_a_folder
 from visual_transformers.settings import Inference
 from visual_transformers.targets import allowed_object, type_hints, unwrapped
 
@@ -57,6 +58,9 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
     for path, least in AT_LEAST.items():
         if (value := _number(cfg, path)) is not None and not least <= value < math.inf:
             yield f"{path}={value}: must be at least {least}{_finite(value)}"
+    for path, most in AT_MOST.items():
+        if (value := _number(cfg, path)) is not None and value > most:
+            yield f"{path}={value}: must be at most {most}"
     for path in ABOVE_0:
         if (value := _number(cfg, path)) is not None and not 0 < value < math.inf:
             yield f"{path}={value}: must be above 0{_finite(value)}"
@@ -80,8 +84,6 @@ def _of_distillation(cfg: DictConfig) -> Iterator[str]:
     if not 0 <= (_number(cfg, "distillation.share") or 0) <= 1:
         yield f"distillation.share={node.share}: must be at least 0 and at most 1"
     teacher = node.get("teacher")
-    if teacher is not None and not (isinstance(teacher, DictConfig) and "_target_" in teacher):
-        yield f"distillation.teacher={teacher}: expected a group of keys with a _target_, or null"
     if OmegaConf.select(cfg, "task.class_weights"):
         yield "task.class_weights: weigh the task's loss alone, and distillation has another; leave one of them out"
     if OmegaConf.is_missing(node, "weights") or node.get("weights"):
@@ -212,6 +214,7 @@ AT_LEAST = {
     "logger.wandb.attention": 0,
     "logger.tensorboard.attention": 0,
 }
+AT_MOST = {"seed": 2**63 - 1}
 ABOVE_0 = (
     "training.clip_norm",
     "checkpoint.every.minutes",
@@ -229,11 +232,6 @@ EXPORT_FORMATS = ("safetensors", "torch_export", "onnx")
 def _finite(value: float) -> str:
     """What else a number must be: an integer is finite anyway."""
     return ", and finite" if isinstance(value, float) else ""
-
-
-def makes_a_folder(name: str) -> bool:
-    """Whether a name is that of a folder below the one where it is put."""
-    return all(part.strip() and part not in (".", "..") for part in name.split("/"))
 
 
 def _number(cfg: DictConfig, path: str) -> float | None:
@@ -255,7 +253,7 @@ def _named_numbers(cfg: DictConfig, path: str) -> list[tuple[str, float]]:
 
 def _target_object(cfg: DictConfig, path: str) -> Any:
     try:
-        return allowed_object(OmegaConf.select(cfg, path)._target_, path)
+        return allowed_object(OmegaConf.select(cfg, path)._target_, path, (object,), cfg.trust)
     except (ConfigError, OmegaConfBaseException, AttributeError):
         return None  # said already, as a problem of that key
 

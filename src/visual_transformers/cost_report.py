@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from visual_transformers import atomic, plots
+from visual_transformers import atomic, json_text, plots
 from visual_transformers.cost import Latency
 from visual_transformers.settings import Node
 from visual_transformers.tables import csv_text, markdown_table, print_table, scaled
@@ -50,7 +50,7 @@ NOTE = (
 
 def write(report: Report, directory: Path) -> None:
     """Leave profile.json (everything), .csv (one row a part), .md and .png, and print the table."""
-    atomic.write_text(directory / "profile.json", json.dumps(report, indent=2) + "\n")
+    atomic.write_text(directory / "profile.json", json_text.dumps(report, indent=2) + "\n")
     rows = part_rows(report)
     atomic.write_text(directory / "profile.csv", csv_text(rows))
     title = f"{report['name']}: {on_what(report)}"

@@ -40,16 +40,17 @@ class MissingMasksError(DataError):
     Args:
         pairs: images and masks, at least one.
         images: how many images the split has.
+        hint: the end of the message.
     """
 
-    def __init__(self, pairs: list[tuple[Path, Path]], images: int):
-        super().__init__(pairs, images)
+    def __init__(self, pairs: list[tuple[Path, Path]], images: int, hint: str = ""):
+        super().__init__(pairs, images, hint)
         self.pairs = pairs
 
     def __str__(self) -> str:
-        pairs, images = self.args
+        pairs, images, hint = self.args
         image, mask = pairs[0]
-        return f"{len(pairs)} of {images} images have no mask; the first is {image}, which needs {mask}"
+        return f"{len(pairs)} of {images} images have no mask; the first is {image}, which needs {mask}{hint}"
 
 
 class WeightsError(UserError):

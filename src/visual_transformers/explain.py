@@ -9,9 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from visual_transformers import atomic
+from visual_transformers import atomic, json_text
 from visual_transformers.attention import Looks, looks, numbers, sheet, token_stages
-from visual_transformers.data.transforms import denormalise
 from visual_transformers.errors import RunError
 from visual_transformers.inputs import ReadableImages, named_images, output_names, validation_images
 from visual_transformers.probabilities import at_least
@@ -36,23 +35,26 @@ def explain(cfg: Config, directory: Path) -> None:
             "name the weights of a VT model, as model=vt_resnet18 or model=vt_fpn"
         )
     paths, pattern = named or validation_images(cfg, directory / "explain" / "inputs")
-    images, names, directory = ReadableImages(paths), output_names(paths, pattern), directory / "explain"
+    images, names, directory = (
+        ReadableImages(paths, trained.reading),
+        output_names(paths, pattern),
+        directory / "explain",
+    )
     clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
     explained = []
 
     def looked_at(picture: Image.Image) -> tuple[Tensor, Tensor, list[Looks]]:
         image = trained.prepare(picture)
-        return image, *looks(trained.logits, stages, at_least(image[None], trained.stride))
+        return image, *looks(trained.logits, stages, at_least(trained.inputs(image), trained.stride))
 
     for path, _, (image, logits, found) in images.shown_to(looked_at):
         record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
         record["parts"] = [numbers(part) for part in found]
-        seen = denormalise(image).permute(1, 2, 0).numpy()
-        sheet(directory / record["picture"], seen, title(record), found)
+        sheet(directory / record["picture"], image.permute(1, 2, 0).numpy(), title(record), found)
         explained.append(record)
         entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
         print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
-    atomic.write_text(directory / "explain.json", json.dumps(explained, indent=2) + "\n")
+    atomic.write_text(directory / "explain.json", json_text.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
     images.check_all_were_read()
 

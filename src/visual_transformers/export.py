@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from visual_transformers import __version__, atomic
+from visual_transformers import __version__, atomic, json_text
 from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.export_formats import FORMATS, Original
 from visual_transformers.settings import Config
@@ -102,7 +101,7 @@ def report(cfg: Config, trained: Trained, original: Original, folder: Path, arte
             for artefact in artefacts
         ],
     }
-    atomic.write_text(folder / "export.json", json.dumps(content, indent=2) + "\n")
+    atomic.write_text(folder / "export.json", json_text.dumps(content, indent=2) + "\n")
     print_table(
         f"{cfg.name}: exported to {folder}, images of {' x '.join(map(str, original.sizes.shape))}",
         [

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from visual_transformers import __version__, atomic
-from visual_transformers.config import ADOPTED
+from visual_transformers.adoption import ADOPTED
+from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from visual_transformers.models import weights
 from visual_transformers.models.resnet import ResNet
 from visual_transformers.settings import Config
@@ -117,10 +118,18 @@ class Original:
                 "dtype": "float32",
                 "shape": sizes.shape,
                 "least_side": sizes.least,
-                "preparation": " ".join(str(trained.prepare).split()),
+                "preparation": " ".join(
+                    f"{trained.prepare}, then (x / 255 - {IMAGENET_MEAN}) / {IMAGENET_STD}".split()
+                ),
             },
         }
-        return cls(model, lambda: build(cfg.model, "model", num_classes=len(trained.classes)), sizes, about, cfg.seed)
+        return cls(
+            model,
+            lambda: build(cfg.model, "model", trust=cfg.trust, num_classes=len(trained.classes)),
+            sizes,
+            about,
+            cfg.seed,
+        )
 
     @property
     def example(self) -> Tensor:

@@ -9,12 +9,16 @@ from glob import glob
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from visual_transformers import atomic
-from visual_transformers.data.files import images_below, read_image
+from visual_transformers.at_once import interruptible
+from visual_transformers.data.decoding import read_image
+from visual_transformers.data.files import images_below
 from visual_transformers.data.module import DataModule
+from visual_transformers.data.reading import USUAL, Note, Reading
 from visual_transformers.errors import ConfigError, DataError
+from visual_transformers.paths import expand_home
 from visual_transformers.settings import Config
 from visual_transformers.targets import build
 from visual_transformers.training.rundir import clear
@@ -37,7 +41,7 @@ def validation_images(cfg: Config, folder: Path) -> tuple[list[Path], str]:
     Raises:
         DataError: if there are none.
     """
-    data: DataModule = build(cfg.data, "data")
+    data: DataModule = build(cfg.data, "data", trust=cfg.trust)
     paths = []
     clear(folder.parent, [folder.name])
     for name, image in data.pictures(cfg.training.samples):
@@ -54,11 +58,11 @@ def image_paths(pattern: str) -> list[Path]:
     Raises:
         DataError: if there are none.
     """
-    path = Path(pattern).expanduser()
+    path = expand_home(pattern)
     if path.is_file():
         return [path]
     found = [*images_below(path)] if path.is_dir() else sorted(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
-    files = [file for file in found if file.is_file()]
+    files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
     if not files:
         raise DataError(f"input={pattern}: no such image, folder of images, or match of a glob")
     return files
@@ -70,7 +74,7 @@ def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
     It is the path below the input folder (for a glob, below the deepest folder that holds all), without the suffix
     unless that tells two files apart.
     """
-    folder = Path(pattern).expanduser()
+    folder = expand_home(pattern)
     base = folder if folder.is_dir() else Path(os.path.commonpath([path.parent for path in paths]))
     whole = {path: path.relative_to(base) for path in paths}
     names = {path: name.with_suffix("") for path, name in whole.items()}
@@ -79,31 +83,30 @@ def output_names(paths: list[Path], pattern: str) -> dict[Path, str]:
     return {path: name.as_posix() for path, name in names.items()}
 
 
-def upright(image: Image.Image, path: Path) -> Image.Image:
-    """The image turned as its EXIF says; as it is, with a printed note, where its EXIF cannot be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow meets damaged EXIF with many kinds, SyntaxError and struct.error among them
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"note: {path}: its EXIF cannot be read ({reason}); taken as it is, not turned")
-        return image
-
-
 class ReadableImages:
-    """Iterates over (path, RGB image), upright as a camera's EXIF says; what fails is reported, skipped and counted."""
+    """Iterates over (path, RGB image), upright as a camera's EXIF says; what fails is reported, skipped and counted.
 
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
+    Args:
+        paths: image files.
+        reading: what they do not tell.
+    """
+
+    def __init__(self, paths: list[Path], reading: Reading = USUAL):
+        self.paths, self.reading = paths, reading
         self.problems: list[str] = []
+        self.transparent = 0
 
     def __iter__(self) -> Iterator[tuple[Path, Image.Image]]:
-        for path in self.paths:
+        for path in interruptible(self.paths):
             try:
-                image = read_image(path)
+                image, notes = read_image(path, self.reading)
             except DataError as error:
                 self._skip(str(error))
             else:
-                yield path, upright(image, path)
+                if Note.BAD_EXIF in notes:
+                    print(f"note: {path}: its EXIF cannot be read; taken as it is, not turned")
+                self.transparent += Note.TRANSPARENT in notes
+                yield path, image
 
     def shown_to(self, model: Callable[[Image.Image], Found]) -> Iterator[tuple[Path, Image.Image, Found]]:
         """Iterates over (path, RGB image, what the model makes of it); an image that it cannot take costs no other.
@@ -127,11 +130,14 @@ class ReadableImages:
         print(f"skipped {problem}")
 
     def check_all_were_read(self) -> None:
-        """Say at the end what was skipped.
+        """Say at the end how many were transparent, and what was skipped.
 
         Raises:
             DataError: if anything was, so that the program's exit code says so.
         """
+        if self.transparent:
+            ground = f"{self.reading.background} is shown there (data.reading.background)"
+            print(f"note: {self.transparent} of {len(self.paths)} images are transparent somewhere; {ground}")
         if self.problems:
             raise DataError("\n".join([f"{skipped(len(self.problems), len(self.paths))}:", *self.problems]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from visual_transformers import sweeps
+from visual_transformers.adoption import adopt
 from visual_transformers.command_line import USES_A_TRAINED_MODEL, trained_settings
-from visual_transformers.config import EXPLAINED, adopt, checked
+from visual_transformers.config import EXPLAINED, checked
 from visual_transformers.errors import ConfigError, InUseError
 from visual_transformers.settings import Config
 from visual_transformers.settings_compared import changed_settings
@@ -54,8 +56,17 @@ def job(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | No
     if config.mode in TOGETHER:
         from visual_transformers.training.launch import on_devices  # torch, for which a report need not wait
 
-        return on_devices(work, config, directory)
-    return work(config, directory) if environment.is_first() else None
+        work = partial(on_devices, work)
+    elif not environment.is_first():
+        return None
+    try:
+        return work(config, directory)
+    except RuntimeError as error:
+        from visual_transformers.data.loading import death_of_a_worker
+
+        if explained := death_of_a_worker(error):
+            raise explained from error
+        raise
 
 
 def job_of_a_sweep(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> float | None:
@@ -91,9 +102,9 @@ def configured(cfg: DictConfig, hydra_config: HydraConf, directory: Path) -> Con
     if cfg.get("mode") in TAKES_A_RUN_S_SETTINGS:
         file = OmegaConf.select(cfg, "weights.file") or RunDirectory(directory).best
         if trained := trained_settings(str(file)):
-            adopt(cfg, trained, overrides)
+            adopt(cfg, trained, overrides, str(file))
             choices = {}  # for the groups may be the trained model's
-    return checked(cfg, choices)
+    return checked(cfg, choices, overrides)
 
 
 def check_same_settings(config: Config, directory: Path) -> None:

@@ -176,11 +176,11 @@ class SegmentationScores(Scores):
 
     n_ij pixels of class i are predicted as j: pixel accuracy = sum n_ii / sum n_ij, class accuracy = n_ii / sum_j n_ij,
     IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii). Mean IoU leaves out classes that neither the truth nor the
-    prediction has (one that is only predicted counts as 0), mean class accuracy those that the truth has not;
-    fwIoU weighs IoU by the truth's pixels.
+    prediction has; one that is only predicted counts as 0, as in mmsegmentation. mIoU_true_classes and the mean class
+    accuracy leave that one out too, as the evaluators of COCO and Detectron2 do. fwIoU weighs IoU by true pixels.
     """
 
-    metrics: ClassVar[tuple[str, ...]] = ("mIoU", "pixel_accuracy", "mean_class_accuracy", "fwIoU")
+    metrics: ClassVar[tuple[str, ...]] = ("mIoU", "mIoU_true_classes", "pixel_accuracy", "mean_class_accuracy", "fwIoU")
 
     def _update(self, logits: Tensor, targets: Tensor) -> None:
         self.confusion.update(logits.argmax(dim=1), targets)
@@ -195,6 +195,7 @@ class SegmentationScores(Scores):
         iou = hits / union  # NaN where the union is empty
         return {
             "mIoU": float(iou.nanmean()),
+            "mIoU_true_classes": float(iou[truth > 0].mean()),
             "pixel_accuracy": float(hits.sum() / truth.sum()),
             "mean_class_accuracy": float((hits / truth).nanmean()),
             "fwIoU": float((truth * iou).nansum() / truth.sum()),

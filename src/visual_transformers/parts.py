@@ -40,13 +40,13 @@ class Parts:
     @classmethod
     def build(cls, cfg: Config, file: weights.WeightFile | None, *splits: str) -> Parts:
         """Build everything and look at the data, so that whatever is wrong is said before work starts. Collective."""
-        hardware: Hardware = build(cfg.hardware, "hardware")
+        hardware: Hardware = build(cfg.hardware, "hardware", trust=cfg.trust)
         hardware.prepare(cfg.seed)
-        task: Task = build(cfg.task, "task")
+        task: Task = build(cfg.task, "task", trust=cfg.trust)
         with distributed.first_on_its_machine():  # so that what is downloaded and listed is so once
-            data: DataModule = build(cfg.data, "data")
+            data: DataModule = build(cfg.data, "data", trust=cfg.trust)
             task.prepare(data.classes, hardware.torch_device)
-            model = hardware.place(build(cfg.model, "model", num_classes=len(data.classes)))
+            model = hardware.place(build(cfg.model, "model", trust=cfg.trust, num_classes=len(data.classes)))
             normalise = hardware.place(Normalise())
             if file:
                 ids, backbone_only = data.category_ids(cfg.data), cfg.weights.backbone_only
@@ -156,7 +156,9 @@ def taught_by(cfg: Config, parts: Parts) -> Distillation:
     assert cfg.distillation is not None
     classes, ids = parts.data.classes, parts.data.category_ids(cfg.data)
     with distributed.first_on_its_machine():  # whose download the others find done
-        found = build_distillation(cfg.distillation, classes=classes, category_ids=ids, place=parts.hardware.place)
+        found = build_distillation(
+            cfg.distillation, classes=classes, category_ids=ids, place=parts.hardware.place, trust=cfg.trust
+        )
     images, _ = parts.move(*first_batch(parts.sets["train"]))
     found.check_output(images, parts.task.output_shape(images, len(classes)))
     return found

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from visual_transformers import atomic
+from visual_transformers.drawing import picture, save
 
 if TYPE_CHECKING:
     from visual_transformers.cost import Latency  # which needs torch, for which a report need not wait
@@ -28,6 +27,7 @@ LOG_FROM = 30
 """How many times the least share the largest must be for a logarithmic axis."""
 
 
+@picture
 def curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -> None:
     """Loss and metric over epochs, training and validation, from a run's records."""
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -45,6 +45,7 @@ def curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -
     save(figure, path)
 
 
+@picture
 def classified(
     path: Path, images: list[NDArray[np.uint8]], truths: list[int], predictions: list[int], classes: list[str]
 ) -> None:
@@ -58,6 +59,7 @@ def classified(
     save(figure, path)
 
 
+@picture
 def segmented(
     path: Path,
     images: list[NDArray[np.uint8]],
@@ -71,8 +73,8 @@ def segmented(
     for i, (image, truth, prediction) in enumerate(zip(images, truths, predictions, strict=True)):
         pictures = (image / 255, overlay(image, truth, colours), overlay(image, prediction, colours))
         captions = ("image", "truth", "prediction")
-        for axes, caption, picture in zip(panels[3 * i : 3 * i + 3], captions, pictures, strict=True):
-            axes.imshow(picture)
+        for axes, caption, pixels in zip(panels[3 * i : 3 * i + 3], captions, pictures, strict=True):
+            axes.imshow(pixels)
             axes.set_title(caption, fontsize=8)
     labelled = np.concatenate([mask[mask < len(classes)] for mask in (*truths, *predictions)])
     legend(figure, labelled, classes, columns=8)
@@ -87,6 +89,7 @@ def legend(figure: Figure, labels: NDArray[np.integer[Any]], classes: list[str],
     figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8)
 
 
+@picture
 def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times: dict[str, Latency]) -> None:
     """Multiply-adds of each part, stacked, one bar a form of the model; and bars of the latencies, if any."""
     figure = Figure(figsize=(10 if times else 6, 5), layout="constrained")
@@ -107,6 +110,7 @@ def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times:
     save(figure, path)
 
 
+@picture
 def cost_of_models(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> None:
     """Multiply-adds of an image against the latency of a batch's forward pass; bars where a latency is missing."""
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -128,6 +132,7 @@ def cost_of_models(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> 
     save(figure, path)
 
 
+@picture
 def class_balance(path: Path, classes: list[str], counts: dict[str, NDArray[np.int64]], unit: str) -> None:
     """Each class's share of a split's images or pixels, the most frequent of the first split on top.
 
@@ -181,9 +186,3 @@ def grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
     for axes in panels:
         axes.set_axis_off()
     return figure, panels
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    FigureCanvasAgg(figure)
-    atomic.write(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))

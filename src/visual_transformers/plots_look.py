@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from visual_transformers.plots import grid, legend, overlay, palette, save
+from visual_transformers.drawing import picture, save
+from visual_transformers.plots import grid, legend, overlay, palette
 
 OVERLAY_INCHES = 8.0
 """Longer side of an overlay; the shorter one has at least a quarter of it."""
@@ -33,6 +34,7 @@ class Heat:
     captions: list[str]
 
 
+@picture
 def labelled(path: Path, images: list[NDArray[np.uint8]], captions: list[str]) -> None:
     """A sheet of images (H, W, 3), each under its caption."""
     figure, panels = grid(len(images), columns=min(len(images), 8))
@@ -42,6 +44,7 @@ def labelled(path: Path, images: list[NDArray[np.uint8]], captions: list[str]) -
     save(figure, path)
 
 
+@picture
 def masked(path: Path, image: NDArray[np.uint8], mask: NDArray[np.uint8], classes: list[str]) -> None:
     """An image (H, W, 3) under its mask (H, W), with a legend of the classes that cover most."""
     height, width = mask.shape
@@ -55,6 +58,7 @@ def masked(path: Path, image: NDArray[np.uint8], mask: NDArray[np.uint8], classe
     save(figure, path)
 
 
+@picture
 def token_sheet(path: Path, image: NDArray[np.uint8], title: str, rows: list[Heat]) -> None:
     """Heat maps over an image (H, W, 3): the image first, then a column for each token, a row for each of `rows`.
 

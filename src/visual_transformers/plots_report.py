@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from visual_transformers.plots import save
+from visual_transformers.drawing import picture, save
 from visual_transformers.report import published
 from visual_transformers.report.classes import Comparison
 from visual_transformers.report.groups import Group
@@ -28,6 +28,7 @@ LOG_FROM = 10
 MARKERS = {"paper": "D", "paper v4": "d", "reference implementation": "s"}
 
 
+@picture
 def curves(path: Path, title: str, metric: str, groups: list[Group]) -> None:
     """Loss and metric over epochs: the mean over the seeds of each group, and from the lowest to the highest of them.
 
@@ -60,6 +61,7 @@ def _band(
             label = ""
 
 
+@picture
 def cost(path: Path, title: str, groups: list[Group], figures: list[published.Figure]) -> None:
     """Scores against multiply-adds: means with their standard deviation, and what others published, hollow."""
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -99,6 +101,7 @@ def _theirs(axes: Axes, colour: str, figures: list[published.Figure]) -> None:
         axes.plot(gmacs, percent, linestyle="", marker=marker, fillstyle="none", color=colour, label=label)
 
 
+@picture
 def class_differences(path: Path, title: str, comparison: Comparison) -> None:
     """What each class gains with the second model, points; whiskers are standard deviations over seeds."""
     classes, half = comparison.classes, MOST_CLASSES // 2

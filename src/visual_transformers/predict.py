@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from visual_transformers import atomic, coco_results, plots, plots_look, probabilities
-from visual_transformers.data.transforms import denormalise
+from visual_transformers import atomic, coco_results, json_text, plots, plots_look, probabilities
 from visual_transformers.errors import RunError
 from visual_transformers.inputs import ReadableImages, named_images, output_names, validation_images
 from visual_transformers.settings import Config, Inference
@@ -36,12 +34,13 @@ def predict(cfg: Config, directory: Path) -> None:
     named = named_images(cfg)
     trained = Trained.build(cfg, directory)
     paths, pattern = named or validation_images(cfg, directory / "predict" / "inputs")
-    images, directory = ReadableImages(paths), directory / "predict"
+    images, directory = ReadableImages(paths, trained.reading), directory / "predict"
     if trained.task.name == "classification":
         predictions = classify(trained, images, cfg.predict.top, directory)
     else:
-        predictions = segment(trained, images, output_names(paths, pattern), cfg.inference, directory)
-    atomic.write_text(directory / "predictions.json", json.dumps(predictions, indent=2) + "\n")
+        names = output_names(paths, pattern)
+        predictions = segment(trained, images, names, cfg.inference, directory, merge_things=cfg.predict.merge_things)
+    atomic.write_text(directory / "predictions.json", json_text.dumps(predictions, indent=2) + "\n")
     print(f"predicted {len(predictions)} images, left in {directory}")
     images.check_all_were_read()
 
@@ -55,14 +54,14 @@ def classify(trained: Trained, images: ReadableImages, top: int, directory: Path
 
     def probable(picture: Image.Image) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         image = trained.prepare(picture)
-        return image, most_probable(trained, trained.logits(image[None])[0].softmax(dim=0), top)
+        return image, most_probable(trained, trained.logits(trained.inputs(image))[0].softmax(dim=0), top)
 
     for path, _, (image, classes) in images.shown_to(probable):
         predictions.append({"file": str(path), "classes": classes})
         said = [f"{found['name']} {found['probability']:.1%}" for found in classes]
         print(f"{path}: {', '.join(said)}")
         if len(shown) < MAX_SHEET:
-            shown.append(denormalise(image).permute(1, 2, 0).numpy())
+            shown.append(image.permute(1, 2, 0).numpy())
             captions.append(said[0])
     if shown:
         plots_look.labelled(directory / "predictions.png", shown, captions)
@@ -79,27 +78,35 @@ def most_probable(trained: Trained, probabilities: torch.Tensor, top: int) -> li
 
 
 def segment(
-    trained: Trained, images: ReadableImages, names: dict[Path, str], settings: Inference, directory: Path
+    trained: Trained,
+    images: ReadableImages,
+    names: dict[Path, str],
+    settings: Inference,
+    directory: Path,
+    *,
+    merge_things: bool = False,
 ) -> list[dict[str, Any]]:
     """A mask and an overlay of each image as it comes, and for COCO-Stuff the results in COCO's own format."""
     check_classes(trained.classes)
-    ids = coco_image_ids(trained, images)
+    ids, categories = coco_image_ids(trained, images), trained.category_ids
+    if categories and merge_things:
+        categories = coco_results.with_things_merged(categories)
     clear(directory, LEFT, but_for=images.paths)
     predictions, results, masks = [], [], {}
 
     def most_probable_pixels(picture: Image.Image) -> NDArray[np.uint8]:
-        images = trained.prepare(picture)[None]
+        images = trained.inputs(trained.prepare(picture))
         found = probabilities.of_pixels(trained.logits, images, settings, trained.stride, trained.mirrored_labels)[0]
         return found.argmax(dim=0).to(torch.uint8).cpu().numpy()
 
     for path, picture, mask in images.shown_to(most_probable_pixels):
         prediction = written(mask, picture, path, names[path], trained.classes, directory)
         predictions.append(prediction)
-        if trained.category_ids is not None:
-            results += coco_results.entries(mask, ids[path], trained.category_ids)
+        if categories is not None:
+            results += coco_results.entries(mask, ids[path], categories)
             masks[ids[path]] = directory / prediction["mask"]
-    if trained.category_ids is not None:
-        coco_results.write(directory / "coco_stuff_results.json", results, masks, trained.category_ids)
+    if categories is not None:
+        coco_results.write(directory / "coco_stuff_results.json", results, masks, categories)
     return predictions
 
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 
 from visual_transformers import cost_report
+from visual_transformers.at_once import interruptible
 from visual_transformers.cost import (
     Workload,
     activation_bytes,
@@ -38,21 +40,23 @@ def profile(cfg: Config, directory: Path) -> None:
     Raises:
         UserError: if the model cannot take or be trained on such images, or the device's memory is too small.
     """
-    hardware: Hardware = build(cfg.hardware, "hardware")
+    hardware: Hardware = build(cfg.hardware, "hardware", trust=cfg.trust)
     hardware.prepare(cfg.seed)
-    task: Task = build(cfg.task, "task")
+    task: Task = build(cfg.task, "task", trust=cfg.trust)
     report = conditions(cfg, hardware)
-    report["forms"] = {form: costs(cfg, node, hardware, task) for form, node in forms(cfg.model).items()}
+    report["forms"] = {
+        form: costs(cfg, node, hardware, task) for form, node in interruptible(forms(cfg.model, cfg.trust).items())
+    }
     cost_report.write(report, directory / "profile")
 
 
-def forms(node: Node) -> dict[str, Node]:
+def forms(node: Node, trust: Sequence[str] = ()) -> dict[str, Node]:
     """The model's node in each form to profile, the configured one first.
 
     A model with an argument `reassociate` is profiled as `reassociated` and `literal`, or, where it is false, as
     `literal` alone; any other model is `plain`.
     """
-    known = inspect.signature(allowed_object(node["_target_"], "model")).parameters
+    known = inspect.signature(allowed_object(node["_target_"], "model", trust=trust)).parameters
     if "reassociate" not in known:
         return {"plain": node}
     literal = {"literal": node | {"reassociate": False}}
@@ -93,7 +97,7 @@ def costs(cfg: Config, node: Node, hardware: Hardware, task: Task) -> Report:
     Activations and a computed peak are those of the model uncompiled, whatever `hardware.compile` says.
     """
     asked, target = cfg.profile, node["_target_"]
-    model = build(node, "model", num_classes=asked.classes)
+    model = build(node, "model", trust=cfg.trust, num_classes=asked.classes)
     image = torch.empty(1, 3, *asked.image_size, device="meta")
     with blamed_on("model", f"{target} cannot take images of shape {tuple(image.shape)}"):
         task.check_output(copy.deepcopy(model).to("meta"), image, asked.classes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from visual_transformers import atomic, plots
+from visual_transformers import atomic, json_text, plots
 from visual_transformers.metrics import ClassTable
 from visual_transformers.tables import csv_text, print_table
 
@@ -41,7 +40,7 @@ class Results:
 
     def write(self, directory: Path, about: dict[str, Any]) -> None:
         """Leave summary.json (`about` and the scores), classes.csv and samples.png."""
-        summary = json.dumps(about | {"scores": self.scores, "skipped_samples": self.skipped}, indent=2)
+        summary = json_text.dumps(about | {"scores": self.scores, "skipped_samples": self.skipped}, indent=2)
         atomic.write_text(directory / "summary.json", summary + "\n")
         rows = [{"class": name, **row} for name, row in self.classes.items()]
         atomic.write_text(directory / "classes.csv", csv_text(rows))

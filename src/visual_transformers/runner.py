@@ -75,6 +75,11 @@ def score_the_best(run: TrainRun, wishes: Wishes) -> tuple[Node, Results]:
         Interrupted: if it was asked to stop.
     """
     cfg, parts = run.cfg, run.parts
+    if not run.state.ranking and run.state.evaluated_step and cfg.resume.checkpoint in ("auto", "must", "never"):
+        raise RunError(
+            f"{cfg.task['metric']} is NaN in every epoch: no target of the validation split counts. Check that not all "
+            "are ignored."
+        )
     if not run.state.ranking:
         raise RunError(
             f"{cfg.resume.checkpoint} is of a run that had ended, and its best weights are not beside it; score "
@@ -108,7 +113,9 @@ def test(cfg: Config, directory: Path) -> float:
     results = score(cfg, parts)
     assert results is not None  # nobody asks it to stop
     if distributed.is_main():
-        results.write(directory / "test", about.about(cfg, parts) | {"weights": str(file.path)})
+        results.write(
+            directory / "test", about.about(cfg, parts) | about.of_training(file) | {"weights": str(file.path)}
+        )
         results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
     return results.scores[cfg.task["metric"]]
 

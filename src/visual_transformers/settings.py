@@ -178,9 +178,11 @@ class PredictSettings:
 
     Args:
         top: classes listed for an image, the most probable first.
+        merge_things: whether the results for COCO-Stuff have all things as one category, 183.
     """
 
     top: int
+    merge_things: bool
 
 
 @dataclass(kw_only=True)
@@ -263,6 +265,7 @@ class Config:
     name: str
     mode: Mode
     seed: int
+    trust: list[str]
     resume: ResumeSettings
     input: str | None
     weights: WeightSettings

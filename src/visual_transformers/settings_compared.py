@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from visual_transformers.settings import Node
 
 FREE_TO_CHANGE = (
-    "name", "mode", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data", "report",
-    "sweep", "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
+    "name", "mode", "trust", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
+    "report", "sweep", "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
     "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
     "hardware.device", "hardware.devices", "hardware.compile", "hardware.channels_last", "hardware.workers",
     "hardware.threads", "hardware.deterministic",
@@ -54,7 +54,8 @@ def digest(settings: Node) -> str:
     The weights that it starts from do so too, though a run that goes on no longer reads them.
     """
     kept = without(settings, {*FREE_TO_CHANGE, "seed"} - {"weights"})
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    as_json = json.loads(json.dumps(kept, default=str))  # whose keys are strings, and in one order
+    return hashlib.sha256(json.dumps(as_json, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def without(node: Any, keys: set[str], path: str = "") -> Any:

@@ -37,8 +37,13 @@ class Task(ABC):
         """Learn which classes the data set has, and where its targets will be.
 
         Raises:
-            ConfigError: if the metric does not exist for them, as top5 of five classes.
+            ConfigError: if there is only one, or the metric does not exist for them, as top5 of five classes.
         """
+        if len(classes) < 2:
+            raise ConfigError(
+                f"data: has a single class ({', '.join(classes)}), so there is nothing to learn. Name at least two; "
+                "for masks of one kind of object, the background is a class too."
+            )
         if self.metric not in self.scores(classes).names:
             raise ConfigError(
                 f"task.metric={self.metric}: with {len(classes)} classes there are "

@@ -63,9 +63,14 @@ class TrainRun:
         total_steps = cfg.training.steps or cfg.training.epochs * steps_per_epoch
         rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("weight_decay")
         grouped = groups(parts.model, cfg.parameters, lr=rate, weight_decay=decay)
-        optimizer = build(cfg.optimizer, "optimizer", params=grouped)
+        optimizer = build(cfg.optimizer, "optimizer", trust=cfg.trust, params=grouped)
         schedule = build(
-            cfg.schedule, "schedule", optimizer=optimizer, steps_per_epoch=steps_per_epoch, total_steps=total_steps
+            cfg.schedule,
+            "schedule",
+            trust=cfg.trust,
+            optimizer=optimizer,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
         )
         state = TrainState(
             parts.model,
@@ -242,7 +247,7 @@ class TrainRun:
     def keep_the_best(self, found: dict[str, dict[str, float]], models: dict[str, nn.Module]) -> None:
         """Keep the better of the models, the raw one and its average, if it is among the best so far."""
         metric, moment = self.cfg.task["metric"], self.moment("epoch")
-        winner = max(found, key=lambda split: found[split][metric])
+        winner = max(found, key=lambda split: (not math.isnan(found[split][metric]), found[split][metric]))
         candidate = {"step": moment["step"], "epoch": moment["epoch"], "split": winner} | found[winner]
         about = {"classes": self.parts.data.classes, "config": self.cfg.everything}
         self.state.ranking = best.keep(
@@ -302,7 +307,7 @@ class TrainRun:
         """Where progress goes: nowhere but from the main process."""
         if not distributed.is_main():
             return []
-        loggers = [build(node, f"logger.{name}") for name, node in self.cfg.logger.items()]
+        loggers = [build(node, f"logger.{name}", trust=self.cfg.trust) for name, node in self.cfg.logger.items()]
         steps = self.cfg.debug.trace_steps
         return [*loggers, Trace(self.files.trace, steps)] if steps else loggers
 

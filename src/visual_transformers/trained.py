@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from visual_transformers.data.module import DataModule, Preparation
+from visual_transformers.data.reading import Reading
+from visual_transformers.data.transforms import Normalise
 from visual_transformers.errors import RunError
 from visual_transformers.models import weights
 from visual_transformers.settings import Config, Node
@@ -56,6 +58,8 @@ class Trained:
     model: nn.Module
     classes: list[str]
     prepare: Preparation
+    normalise: nn.Module
+    reading: Reading
     category_ids: list[int] | None
     mirrored_labels: tuple[tuple[int, int], ...]
     weights_path: Path
@@ -74,20 +78,26 @@ class Trained:
         """
         file = trained_weights(cfg, directory)
         say_other_settings(cfg, file)
-        hardware: Hardware = build(cfg.hardware, "hardware")
+        hardware: Hardware = build(cfg.hardware, "hardware", trust=cfg.trust)
         hardware.prepare(cfg.seed)
-        data = allowed_object(cfg.data["_target_"], "data")
+        data = allowed_object(cfg.data["_target_"], "data", trust=cfg.trust)
         assert isinstance(data, type) and issubclass(data, DataModule)
-        classes = file.about.get("classes") or data.known_classes(cfg.data) or build(cfg.data, "data").classes
-        model = build(cfg.model, "model", num_classes=len(classes))
+        classes = (
+            file.about.get("classes")
+            or data.known_classes(cfg.data)
+            or build(cfg.data, "data", trust=cfg.trust).classes
+        )
+        model = build(cfg.model, "model", trust=cfg.trust, num_classes=len(classes))
         ids = data.category_ids(cfg.data)
         print(weights.load(model, file, backbone_only=False, classes=classes, category_ids=ids))
         return cls(
             hardware=hardware,
-            task=build(cfg.task, "task"),
+            task=build(cfg.task, "task", trust=cfg.trust),
             model=hardware.place(model).eval(),
             classes=classes,
             prepare=data.preparation(cfg.data),
+            normalise=hardware.place(Normalise()),
+            reading=data.reads(cfg.data),
             category_ids=ids,
             mirrored_labels=data.mirrored_labels,
             weights_path=file.path,
@@ -99,9 +109,14 @@ class Trained:
         """Least side of an image that the model takes, pixels; 1 for a model that does not say."""
         return getattr(self.model, "stride", 1)
 
+    def inputs(self, image: Tensor) -> Tensor:
+        """A prepared image, uint8 (3, H, W), on the device as the model takes it: (1, 3, H, W), as in training."""
+        images, _ = self.hardware.move(image[None], image)
+        return self.normalise(images)
+
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits in float32, on the device.
+        """`inputs` -> logits in float32, on the device.
 
         Raises:
             ConfigError: if the model's output is not what the task needs.

@@ -307,9 +307,9 @@ def test_evaluation_is_a_resize_of_the_short_side_and_a_central_crop(
 MODES = {
     "grayscale": Image.new("L", (24, 24), 77),
     "binary": Image.new("1", (24, 24), 1),
-    "grayscale with alpha": Image.new("LA", (24, 24), (77, 10)),
+    "grayscale with alpha": Image.new("LA", (24, 24), (77, 255)),
     "palette": Image.new("RGB", (24, 24), (10, 200, 90)).quantize(4),
-    "RGBA": Image.new("RGBA", (24, 24), (10, 200, 90, 3)),
+    "RGBA": Image.new("RGBA", (24, 24), (10, 200, 90, 255)),
 }
 COLOURS = {
     "grayscale": (77, 77, 77),

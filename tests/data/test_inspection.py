@@ -14,7 +14,8 @@ from PIL import ExifTags, Image
 
 from visual_transformers.data.findings import Findings, equal_images, mean_and_deviation
 from visual_transformers.data.index import FileIndex
-from visual_transformers.data.inspection import BAD_IMAGE, Inspected, Note, inspect
+from visual_transformers.data.inspection import BAD_IMAGE, Inspected, inspect
+from visual_transformers.data.reading import Note
 from visual_transformers.data.samples import ClassifiedImages
 
 Noise = Callable[..., NDArray[np.uint8]]
@@ -83,13 +84,13 @@ def test_a_jpeg_that_only_pillow_can_read_is_no_fault(tmp_path: Path, noise: Noi
         ("PNG", "L", Note.GRAYSCALE),
         ("PNG", "LA", Note.GRAYSCALE),
         ("PNG", "1", Note.GRAYSCALE),
-        ("PNG", "I;16", Note.GRAYSCALE),
+        ("PNG", "I;16", Note.GRAYSCALE | Note.DEEP),
     ],
 )
 def test_unusual_modes_are_notes(tmp_path: Path, noise: Noise, kind: str, mode: str, note: Note) -> None:
     path = tmp_path / "image"
     picture = Image.fromarray(noise(9, 7, 3))
-    path.write_bytes(encoded(Image.new(mode, (7, 9), 999) if mode == "I;16" else picture.convert(mode), kind))
+    path.write_bytes(encoded(Image.new(mode, (7, 9), 9990) if mode == "I;16" else picture.convert(mode), kind))
     found = inspected(path)
     assert (found.notes, found.faults) == (note, [])
 
@@ -103,7 +104,8 @@ def test_an_exif_rotation_is_a_note(tmp_path: Path, noise: Noise, kind: str, ori
         exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / "image"
     path.write_bytes(encoded(Image.fromarray(noise(9, 7, 3)), kind, exif=exif))
-    assert inspected(path).notes == (Note.NONE if orientation in (None, 1) else Note.TURNED)
+    notes = {3: Note.TURNED | Note.HALF_TURNED, 6: Note.TURNED, 8: Note.TURNED}
+    assert inspected(path).notes == notes.get(orientation, Note.NONE)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")

@@ -168,9 +168,9 @@ def test_ignored_labels_become_255(data_set: Callable[..., MaskFolder], add: Add
     assert data_set(ignore_labels=[7, 9]).val_set()[0][1].tolist() == [[0, 1, 2, 255, 255]]
 
 
-def test_a_class_may_be_ignored(data_set: Callable[..., MaskFolder], add: Add) -> None:
-    add("val/0", [[0, 1, 2]])
-    assert data_set(ignore_labels=[1]).val_set()[0][1].tolist() == [[0, 255, 2]]
+def test_a_label_may_be_ignored(data_set: Callable[..., MaskFolder], add: Add) -> None:
+    add("val/0", [[0, 7, 2]])
+    assert data_set(ignore_labels=[7]).val_set()[0][1].tolist() == [[0, 255, 2]]
 
 
 def test_labels_out_of_range_are_named_with_their_file_and_the_setting(

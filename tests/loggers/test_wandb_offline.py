@@ -153,12 +153,29 @@ def test_a_key_that_cannot_be_one_is_said(tmp_path, monkeypatch, capfd):
     )
 
 
-def test_a_variable_that_w_and_b_does_not_take_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("WANDB_SAVE_CODE", "nonsense")
-    session(WandB(timeout=5), info(tmp_path), 2)
-    assert lines(tmp_path) == records(0, 2)
-    said = capfd.readouterr().err
-    assert said.count("note: W&B failed (") == 1 and "input_value='nonsense'" in said
+@pytest.mark.parametrize(
+    ("variable", "value"), [("WANDB_SAVE_CODE", "nonsense"), ("WANDB_TAGS", "a" * 70), ("WANDB_PROJECT", "a/b")]
+)
+def test_a_variable_that_w_and_b_does_not_take_is_refused_by_its_name(tmp_path, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=rf"^{variable}={value} \(a variable of your shell\): "):
+        session(WandB(**OFFLINE), info(tmp_path), 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("tags", ["a" * 70], "70 characters"),
+        ("tags", ["ablation", ""], "is empty"),
+        ("project", "team/project", "cannot contain characters"),
+        ("project", "a" * 200, ""),
+        ("project", "", "expected a name without /"),
+        ("entity", "a/b", "expected a name without /"),
+    ],
+)
+def test_a_key_that_w_and_b_does_not_take_is_refused_by_its_name(tmp_path, key, value, said):
+    with pytest.raises(ConfigError, match=rf"^logger\.wandb\.{key}=.*{said}"):
+        session(WandB(**OFFLINE, **{key: value}), info(tmp_path), 1)
 
 
 def test_with_a_key_and_no_network_a_run_is_kept_offline_and_does_not_wait(tmp_path, monkeypatch, capfd):

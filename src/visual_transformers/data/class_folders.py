@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split, first
-from visual_transformers.data.files import IMAGE_SUFFIXES, folder
+from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split
+from visual_transformers.data.file_names import as_on_disk, check_link, is_system_entry, same
+from visual_transformers.data.files import IMAGE_SUFFIXES, first, folder
 from visual_transformers.data.listing import files_below
 from visual_transformers.errors import DataError
 from visual_transformers.wordnet import readable
@@ -34,7 +35,7 @@ class ClassFolders(ClassifiedData):
 
     train: str = "train"
     val: str | None = None
-    classes: Any = None
+    classes: int | list[str] | None = None  # type: ignore[assignment]  # of which __post_init__ makes a list
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +44,11 @@ class ClassFolders(ClassifiedData):
         self.available = class_names(train)
         if not self.available:
             raise DataError(f"{train}: holds no class folders; expected the layout\n{self.layout()}")
+        if all({name.lower() for name in self.available} & splits for splits in (TRAINING, EVALUATION)):
+            raise DataError(
+                f"{train}: its folders are splits ({', '.join(self.available)}), not classes. Point data.root and "
+                "data.train at the folder that holds the class folders."
+            )
         words = dict(zip(self.available, readable(self.available), strict=True))
         self.folders = chosen(self.classes, words, train)
         self.classes = [words.get(name, name) for name in self.folders]
@@ -86,10 +92,27 @@ class ClassFolders(ClassifiedData):
         return labelled_files(self.places[split], self.folders)
 
 
+TRAINING = frozenset({"train", "training", "trainval"})
+EVALUATION = frozenset({"val", "valid", "validation", "dev", "test", "testing"})
+
+
 def class_names(place: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; the hidden ones, which hold no images to find, are left out."""
+    """Names of the folders in a folder, sorted, but for those that hold no data.
+
+    Raises:
+        DataError: if a link leads to nothing, or two names are the same letters.
+    """
     with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        found = [entry for entry in entries if not is_system_entry(entry.name)]
+    for entry in found:
+        check_link(entry.path)
+    names = sorted(same(entry.name) for entry in found if entry.is_dir())
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"{place}: two folders are called {double}, which differ in how its letters are encoded; merge them"
+        )
+    return names
 
 
 def chosen(classes: Any, words: dict[str, str], train: Path) -> list[str]:
@@ -107,7 +130,7 @@ def chosen(classes: Any, words: dict[str, str], train: Path) -> list[str]:
     if not isinstance(classes, list) or not classes:
         raise DataError(f"data.classes={classes!r}: expected null, a number, or a list of different names")
     folder_of = {word: name for name, word in words.items()} | {name: name for name in words}
-    folders = [folder_of.get(str(name), str(name)) for name in classes]
+    folders = [folder_of.get(name, name) for name in map(same, map(str, classes))]
     if len(set(folders)) < len(folders):
         raise DataError(f"data.classes={classes}: names a class twice; list different ones")
     return folders
@@ -140,7 +163,7 @@ def beside(train: Path, classes_in: Callable[[Path], int], count: int, layout: s
     Raises:
         DataError: listing the candidates if none or several are left.
     """
-    others = [train.parent / name for name in class_names(train.parent) if name != train.name]
+    others = [as_on_disk(train.parent / name) for name in class_names(train.parent) if name != same(train.name)]
     held = {place: classes_in(place) for place in others}
     found = [place for place, classes in held.items() if classes]
     found = [place for place in found if held[place] == count] or found
@@ -164,9 +187,9 @@ def labelled_files(place: Path, classes: list[str]) -> LabelledFiles:
     Raises:
         DataError: if a class has none.
     """
-    names = files_below(place, IMAGE_SUFFIXES)
+    names = files_below(place, IMAGE_SUFFIXES, report_others=True)
     index_of = {name: index for index, name in enumerate(classes)}
-    labels = np.array([index_of.get(name.partition("/")[0], -1) for name in names], np.int32)
+    labels = np.array([index_of.get(same(name.partition("/")[0]), -1) for name in names], np.int32)
     return in_class_order(LabelledFiles(place, names, labels), classes)
 
 

@@ -16,12 +16,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from visual_transformers.data.augmentation import CropAndFlip
-from visual_transformers.data.decoding import EncodedImage
-from visual_transformers.data.files import read_image
+from visual_transformers.data.decoding import EncodedImage, read_image
 from visual_transformers.data.index import FileIndex
 from visual_transformers.data.module import FileData, Preparation, spread
 from visual_transformers.data.samples import ClassifiedImages, ImageView
-from visual_transformers.data.transforms import centre_crop, normalise
+from visual_transformers.data.transforms import centre_crop
 from visual_transformers.errors import DataError
 
 Split = Literal["train", "val", "test"]
@@ -58,6 +57,7 @@ class ClassifiedData(FileData):
     """
 
     task: ClassVar[str] = "classification"
+    prepared_by: ClassVar[tuple[str, ...]] = ("image_size", "eval_resize", "reading")
 
     image_size: int = 224
     eval_resize: int = 256
@@ -100,19 +100,19 @@ class ClassifiedData(FileData):
         samples, names = self.val_set(), self.classes
         places = spread(len(samples), count)
         found = [(names[samples.target(place)], samples.images[place]) for place in places]
-        return [(f"{name}/{path.stem}", read_image(path)) for name, path in found]
+        return [(f"{name}/{path.stem}", read_image(path, self.reading)[0]) for name, path in found]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:
         """The same central crop as in evaluation."""
         resize, size = (settings.get(key, getattr(cls, key)) for key in ("eval_resize", "image_size"))
-        return v2.Compose([*centre_crop(resize, size), *normalise()])
+        return v2.Compose(centre_crop(resize, size))
 
     def _set(self, split: Split, view: ImageView) -> ClassifiedImages:
         files = self.labelled(split)
         if self.excluded:
             files = files.at(self.places_kept(files.paths()))
-        return ClassifiedImages(FileIndex(files.root, files.names), files.labels, view)
+        return ClassifiedImages(FileIndex(files.root, files.names), files.labels, view, self.reading)
 
 
 class CentralView:
@@ -125,8 +125,3 @@ class CentralView:
         """uint8 (3, image_size, image_size)."""
         pixels: Tensor = self.transform(tv_tensors.Image(image.whole()))
         return pixels.as_subclass(Tensor)
-
-
-def first(names: list[str]) -> str:
-    """The first few, for messages."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -95,6 +95,7 @@ def _runs(entry: dict[str, Any], content: CocoJson) -> bytes:
     try:
         image = content.images[entry["image_id"]]
         size = [image["height"], image["width"]]
+        _check_numbers(region, *size)
         if isinstance(region, list):
             region = rle.merge(rle.frPyObjects(region, *size))
         elif isinstance(region["counts"], list):
@@ -109,3 +110,32 @@ def _runs(entry: dict[str, Any], content: CocoJson) -> bytes:
             "annotation out of the file"
         ) from error
     return bytes(runs)
+
+
+def _check_numbers(region: Any, height: int, width: int) -> None:
+    """See that polygons and runs are numbers that pycocotools can take: NaN or 1e9 would make it eat all memory.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if isinstance(region, list):
+        for polygon in region:
+            if not isinstance(polygon, list) or len(polygon) < LEAST_COORDINATES or len(polygon) % 2:
+                raise ValueError(f"a polygon must be a list of x and y of three points or more, and is {polygon!r:.60}")
+            if wrong := [value for value in polygon if not _is_near(value, max(height, width))]:
+                raise ValueError(f"a polygon has the coordinate {wrong[0]!r}, in an image of {width} x {height} pixels")
+        if not region:
+            raise ValueError("there is no polygon")
+    elif isinstance(counts := region["counts"], list):
+        if wrong := [value for value in counts if not isinstance(value, int) or value < 0]:
+            raise ValueError(f"a run has the length {wrong[0]!r}")
+        if sum(counts) != height * width:
+            raise ValueError(f"runs of {sum(counts)} pixels in all, in an image of {height * width}")
+
+
+LEAST_COORDINATES = 6
+
+
+def _is_near(value: Any, side: int) -> bool:
+    """Return True for a number no farther from the image than that is long."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -side <= value <= 2 * side

@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from visual_transformers.data.module import DataModule, Preparation, Samples, spread
-from visual_transformers.data.transforms import normalise, whole_image
+from visual_transformers.data.transforms import whole_image
 from visual_transformers.errors import DataError
 
 Split = Literal["train", "val"]
@@ -102,7 +102,7 @@ class Digits(DataModule):
         """Grey, and squeezed into the square that the model sees."""
         side = settings.get("image_size", cls.image_size)
         enlarge = v2.Resize((side, side), interpolation=v2.InterpolationMode.BICUBIC)
-        return v2.Compose([v2.Grayscale(3), enlarge, v2.ToImage(), *normalise()])
+        return v2.Compose([v2.Grayscale(3), enlarge, v2.ToImage()])
 
 
 @cache

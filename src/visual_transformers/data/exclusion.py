@@ -10,7 +10,10 @@ from collections.abc import Set
 from pathlib import Path
 
 from visual_transformers import atomic
+from visual_transformers.data.file_names import same
+from visual_transformers.data.text_lists import lines
 from visual_transformers.errors import DataError
+from visual_transformers.paths import expand_home
 
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 """So that names of any bytes go into a list and come out of it as they were."""
@@ -20,16 +23,17 @@ def excluded_files(list_path: str | None) -> set[str]:
     """The absolute paths in a list of files; none without a list.
 
     Raises:
-        DataError: if the list is not there.
+        DataError: if the list is not there, or no text.
     """
     if list_path is None:
         return set()
-    path = Path(list_path).expanduser()
+    path = expand_home(list_path)
     if not path.is_file():
         raise DataError(f"data.exclude={list_path}: no such file; mode=check_data writes one")
-    text = path.read_text(**ENCODING)
-    lines = (line.strip() for line in text.split("\n"))  # `splitlines` would split names that hold rarer separators
-    return {absolute(path.parent / line) for line in lines if line and not line.startswith("#")}
+    found = {absolute(path.parent / line) for line in lines(path, any_bytes=True) if line and not line.startswith("#")}
+    if found and not any(os.path.lexists(file) for file in found):
+        print(f"note: data.exclude={list_path}: none of its {len(found)} files is there; the first is {min(found)}")
+    return set(map(same, found))
 
 
 def write_exclusions(path: Path, reasons: dict[str, str]) -> None:
@@ -46,7 +50,7 @@ def write_exclusions(path: Path, reasons: dict[str, str]) -> None:
 
 def is_excluded(excluded: Set[str], *files: str | Path) -> bool:
     """Whether one of the files of a sample is among the absolute paths of a list."""
-    return bool(excluded) and not excluded.isdisjoint(map(absolute, files))
+    return bool(excluded) and not excluded.isdisjoint(same(absolute(file)) for file in files)
 
 
 def absolute(path: str | Path) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_transformers.data.inspection import DIGEST_BYTES, Fault, Inspected, Note
-from visual_transformers.data.transforms import IGNORE
+from visual_transformers.data.inspection import DIGEST_BYTES, Fault, Inspected
+from visual_transformers.data.reading import Note
+from visual_transformers.data.samples import target_counts
 
 
 class Findings:
@@ -71,17 +72,6 @@ class Findings:
     def usable(self) -> int:
         """How many samples can be used."""
         return len(self) - len(self.noted(Note.UNUSABLE))
-
-
-def target_counts(target: int | NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """How often each class occurs in a target, (classes + 1,); the last is what is ignored."""
-    counts = np.zeros(classes + 1, np.int64)
-    if isinstance(target, int):
-        counts[target] = 1
-    else:
-        found = np.bincount(target.ravel(), minlength=256)
-        counts[:classes], counts[classes] = found[:classes], found[IGNORE]
-    return counts
 
 
 def mean_and_deviation(values: NDArray[np.int64]) -> tuple[list[float], list[float]]:

@@ -12,10 +12,11 @@ import numpy as np
 from scipy.io import loadmat
 
 from visual_transformers.data.class_folders import in_class_order
-from visual_transformers.data.classified import LabelledFiles, first
+from visual_transformers.data.classified import LabelledFiles
 from visual_transformers.data.exclusion import is_excluded
-from visual_transformers.data.files import IMAGE_SUFFIXES
+from visual_transformers.data.files import IMAGE_SUFFIXES, first
 from visual_transformers.data.listing import files_below
+from visual_transformers.data.text_lists import lines
 from visual_transformers.errors import DataError
 
 HOMES = (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
@@ -55,7 +56,7 @@ class Truth:
         Raises:
             DataError: if an image has no label, or of these classes one is missing that is not `excluded`.
         """
-        names = files_below(place, IMAGE_SUFFIXES)
+        names = files_below(place, IMAGE_SUFFIXES, report_others=True)
         stems = [PurePosixPath(name).stem for name in names]
         if unknown := [name for name, stem in zip(names, stems, strict=True) if stem not in self.wnids]:
             raise DataError(
@@ -111,7 +112,7 @@ def from_solution(path: Path) -> Truth:
         DataError: naming the line that is not so.
     """
     wnids = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[1:], start=2):
+    for number, line in enumerate(lines(path)[1:], start=2):
         if not (found := re.match(r"(\w+),(n\d{8})(?!\S)", line)):
             raise DataError(
                 f"{path}, line {number}: {line[:60]!r} is not NAME,WNID X Y X Y ... as in Kaggle's file; "
@@ -129,7 +130,7 @@ def from_devkit(path: Path) -> Truth:
     """
     wnid_of = numbered_classes(path.with_name("meta.mat"))
     wnids = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split(), start=1):
+    for number, line in enumerate(filter(None, lines(path)), start=1):
         if line not in wnid_of:
             raise DataError(
                 f"{path}, line {number}: {line[:60]!r} is no class of {path.with_name('meta.mat')}; fetch both again"

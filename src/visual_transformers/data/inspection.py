@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntFlag
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
-from visual_transformers.data.files import content, decoded, opened, rgb
+from visual_transformers.data.files import content
 from visual_transformers.data.module import Samples
+from visual_transformers.data.reading import Note, Reading, to_upright
 from visual_transformers.data.samples import FileSamples
 from visual_transformers.errors import BadFileError
 
@@ -35,16 +35,6 @@ class Fault(NamedTuple):
     image: str
     file: str
     problem: str
-
-
-class Note(IntFlag):
-    """What is peculiar about an image; a bit each, so that a byte a sample says it all."""
-
-    NONE = 0
-    UNUSABLE = 1
-    GRAYSCALE = 2
-    CMYK = 4
-    TURNED = 8
 
 
 @dataclass
@@ -101,13 +91,14 @@ def _inspect_files(samples: FileSamples, index: int) -> Inspected:
     with found.blaming(BAD_IMAGE, found.image):
         encoded = content(found.image)
         found.digest = digest(encoded)
-        image = opened(encoded, found.image)
-        found.picture = strictly_decoded(encoded, image, found.image)
-        found.notes |= notes(image)
+        image = samples.encoded(index)
+        picture, notes = strictly_decoded(encoded, found.image, samples.reading)
+        found.picture = Image.fromarray(np.ascontiguousarray(to_upright(np.asarray(picture), image.orientation)))
+        found.notes |= notes | image.notes
     with found.blaming(BAD_MASK, samples.origins(index)[-1]):
         found.target = samples.target(index)
         if found.picture:
-            samples.check_size(index, found.target, (found.picture.height, found.picture.width))
+            samples.check_size(index, found.target, image)
     return found
 
 
@@ -116,47 +107,24 @@ def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def notes(image: Image.Image) -> Note:
-    """What the header of a decoded image tells; Pillow would read a PNG whole for its EXIF data."""
-    found = Note.NONE
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
-        found |= Note.GRAYSCALE
-    if image.mode == "CMYK":
-        found |= Note.CMYK
-    if orientation(image) != 1:
-        found |= Note.TURNED
-    return found
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 for upright; 1 too where there is none, or none that can be read."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata, of any kind: the suite reads none, so it does no harm
-        return 1
-
-
-def strictly_decoded(encoded: bytes, image: Image.Image, path: str) -> Image.Image:
-    """The RGB pixels of an opened image from its file's bytes.
+def strictly_decoded(encoded: bytes, path: str, reading: Reading) -> tuple[Image.Image, Note]:
+    """The RGB pixels of an image as they are stored, from its file's bytes, and what is peculiar about it.
 
     libjpeg reads on where a JPEG file is damaged, paints something grey or shifted, and warns; Pillow passes over that.
 
     Raises:
-        BadFileError: if it is truncated or damaged, be it by a warning alone.
+        BadFileError: if it is truncated or damaged, be it by a warning alone, or cannot be used otherwise.
     """
-    warning = None
+    image, warning = reading.opened(encoded, path), None
     if image.format in ("JPEG", "MPO") and _known_to_simplejpeg(encoded):
         try:
-            pixels = simplejpeg.decode_jpeg(encoded)
+            simplejpeg.decode_jpeg(encoded)
         except ValueError as error:
             warning = error
-        else:
-            if image.mode != "CMYK":  # whose conversion is Pillow's, as in training
-                return Image.fromarray(pixels)
-    picture = rgb(decoded(image, path))
+    found = reading.rgb(encoded, image, path)
     if warning:
         raise BadFileError(path, f"is damaged, for libjpeg reads it with a warning ({warning}); replace or remove it")
-    return picture
+    return found
 
 
 def _known_to_simplejpeg(encoded: bytes) -> bool:

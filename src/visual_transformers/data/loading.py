@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
+import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from typing import Any
 
 import numpy as np
@@ -19,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from visual_transformers.data.module import Samples
 from visual_transformers.data.skipping import NONE_ALLOWED, BadFiles
-from visual_transformers.errors import BadFileError, UserError
+from visual_transformers.errors import BadFileError, RunError, UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -47,6 +52,8 @@ class Loading:
 
     def loader(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         """A DataLoader with these settings."""
+        if self.workers:
+            _allow_open_files()
         return DataLoader(
             dataset,
             num_workers=self.workers,
@@ -196,7 +203,7 @@ def _without_bad_files(
     """What the loader collates, once the errors among it are dealt with."""
     with _held_back():
         batches = iter(loader)
-    for batch, errors in batches:
+    for batch, errors in _explained(batches):
         while errors:
             error = errors.pop()
             try:
@@ -207,6 +214,41 @@ def _without_bad_files(
                 del error  # or its traceback would keep this frame, and with it the workers, until a garbage collection
             skipped()
         yield batch
+
+
+def _explained(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the batches of a loader, and explain the death of a worker.
+
+    Raises:
+        RunError: from torch's error.
+    """
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if explained := death_of_a_worker(error):
+            raise explained from error
+        raise
+
+
+def death_of_a_worker(error: BaseException) -> RunError | None:
+    """Return what to say of torch's error for a loader process that ended; None for any other error.
+
+    torch raises it wherever the main process happens to be.
+    """
+    said = str(error)
+    if not isinstance(error, RuntimeError) or not any(sign in said for sign in DEATHS):
+        return None
+    why = "perhaps the memory ran out (see dmesg)"
+    if "Bus error" in said:
+        size = shutil.disk_usage("/dev/shm").total / 2**20
+        why = f"shared memory ran out: /dev/shm has {size:.0f} MiB, `docker run --shm-size=8g` gives it more"
+    elif "open files" in said or "ancdata" in said:
+        why = "too many files are open, `ulimit -n 4096` allows more"
+    return RunError(f"a loader process ended: {why}. hardware.workers=0 loads without such processes.")
+
+
+DEATHS = ("DataLoader worker", "Too many open files", "received 0 items of ancdata")
+"""Parts of torch's messages for it."""
 
 
 def _parted(samples: list[Any]) -> tuple[list[Any], list[UserError]]:
@@ -225,6 +267,29 @@ def _collate_by_size(samples: list[Any]) -> tuple[list[Any], list[UserError]]:
     for sample in good:
         groups[sample[0].shape].append(sample)
     return [tuple(default_collate(group)) for group in groups.values()], errors
+
+
+def _end_the_worker(error: Exception, _: object) -> None:
+    """End a worker that cannot send a batch: by itself it would go on, and its parent would wait for ever."""
+    print(f"error: a loader process cannot send a batch: {error}{_advice(error)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _advice(error: Exception) -> str:
+    """Return the remedy for a failed send, as the end of a message."""
+    if "AF_UNIX path too long" in str(error):
+        return f"; the folder of temporary files is {tempfile.gettempdir()}, set TMPDIR to a shorter one, as /tmp"
+    if "Too many open files" in str(error):
+        return "; `ulimit -n 4096` lets a process open more files"
+    return ""
+
+
+def _allow_open_files() -> None:
+    """Let this process and its workers open as many files as the system allows: each batch that waits takes some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 OF_A_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -248,6 +313,7 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     waits for its samples any more. SLURM's warning is: it reaches every process of a job.
     """
     os.setpgid(0, 0)
+    Queue._on_queue_feeder_error = staticmethod(_end_the_worker)  # type: ignore[attr-defined]
     for number in OF_A_GROUP:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

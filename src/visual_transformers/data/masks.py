@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +14,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from visual_transformers.data.augmentation import ScaleCropFlip
-from visual_transformers.data.decoding import EncodedImage
-from visual_transformers.data.files import folder, read_image, read_mask
+from visual_transformers.data.decoding import EncodedImage, read_image
+from visual_transformers.data.file_names import as_on_disk
+from visual_transformers.data.files import first, folder, read_mask
 from visual_transformers.data.index import FileIndex
 from visual_transformers.data.module import FileData, Preparation, spread
 from visual_transformers.data.samples import MaskedImages, MaskedView, Masks
@@ -39,8 +40,13 @@ class LabelTable:
     @classmethod
     def plain(cls, classes: int, ignored: Sequence[int], remedy: str) -> LabelTable:
         """Labels 0 to `classes` - 1 stand for themselves, the `ignored` ones count nowhere, all others are invalid."""
+        return cls.of({i: i for i in range(classes)}, ignored, remedy)
+
+    @classmethod
+    def of(cls, labels: Mapping[int, int], ignored: Sequence[int], remedy: str) -> LabelTable:
+        """Map pixel values to class indices by `labels`; `ignored` values count nowhere, others are invalid."""
         entries = np.full(256, INVALID)
-        entries[:classes] = np.arange(classes)
+        entries[list(labels)] = list(labels.values())
         entries[list(ignored)] = IGNORE
         return cls(entries, remedy)
 
@@ -121,19 +127,36 @@ class MaskData(FileData):
     def pictures(self, count: int) -> list[tuple[str, Image]]:
         """Images of the validation split."""
         images = self.val_set().images
-        return [(images[i].stem, read_image(images[i])) for i in spread(len(images), count)]
+        return [(images[i].stem, read_image(images[i], self.reading)[0]) for i in spread(len(images), count)]
 
     @classmethod
     def preparation(cls, settings: dict[str, Any]) -> Preparation:
         """The whole image at its own size."""
         return whole_image()
 
+    def check_targets(self, counts: NDArray[np.int64], samples: int) -> None:
+        """Say which classes have no pixel, beside how many are ignored: 255 may be meant to be one of them."""
+        *of_classes, ignored = counts.tolist()
+        missing = [name for name, count in zip(self.classes, of_classes, strict=True) if not count]
+        share = f"{100 * ignored / max(1, sum(counts)):.0f} % of their pixels are ignored"
+        remedy = (
+            "If ignored values are a class, e.g. 255 of two, use data=mask_folder data.label_map={0:0,255:1} "
+            "data.ignore_labels=[]."
+        )
+        if len(missing) == len(of_classes):
+            raise DataError(f"in the {samples} masks checked, no class has pixels: {share}. {remedy}")
+        if missing:
+            print(
+                f"note: {len(missing)} of {len(of_classes)} classes have no pixel in the {samples} masks checked "
+                f"({first(missing)}); {share}. {remedy if ignored else ''}".rstrip()
+            )
+
     def _set(self, split: str, view: MaskedView) -> MaskedImages:
         images, masks = self.pairs(split)
         places = self.places_kept(images, [masks.origin(i) for i in range(len(images))] if self.excluded else images)
         if len(places) < len(images):
             images, masks = images.subset(places), masks.subset(places)
-        return MaskedImages(images, masks, view)
+        return MaskedImages(images, masks, view, self.reading)
 
 
 def whole(image: EncodedImage, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +212,7 @@ class SplitFolders(MaskData):
 
     def _first(self, choices: list[str]) -> Path:
         paths = [Path(self.root) / choice for choice in choices]
-        for path in paths:
+        for path in map(as_on_disk, paths):
             if path.exists():
                 return path
         raise DataError(f"{paths[0]}: no such folder or file; expected the layout\n{self.layout()}")

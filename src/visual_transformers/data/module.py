@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -14,12 +15,14 @@ from PIL.Image import Image
 from torch import Tensor
 
 from visual_transformers.data.exclusion import excluded_files, is_excluded
-from visual_transformers.data.samples import FileSamples
+from visual_transformers.data.reading import Note, Reading
+from visual_transformers.data.samples import FileSamples, target_counts
 from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.paths import expand_home
 
 Preparation = Callable[[Image], Tensor]
-"""From an RGB image of any size to a float image (3, H, W) for the model."""
+"""From an RGB image of any size to the uint8 image (3, H, W) that the model sees, normalised."""
 
 
 class Samples(Protocol):
@@ -42,6 +45,8 @@ class DataModule(ABC):
     task: ClassVar[str]
     mirrored_labels: ClassVar[tuple[tuple[int, int], ...]] = ()
     """Pairs of class indices that a mirrored image swaps, as left and right arm."""
+    prepared_by: ClassVar[tuple[str, ...]] = ()
+    """Keys that say how an image is made ready for the model, whatever data set it is of."""
 
     batch_size: int = 64
     eval_batch_size: int = 128
@@ -93,6 +98,12 @@ class DataModule(ABC):
         """
 
     @classmethod
+    def reads(cls, settings: dict[str, Any]) -> Reading:
+        """Return how images are read for a model trained with these settings (the keys of `data`)."""
+        given, known = settings.get("reading") or {}, {key.name for key in fields(Reading)}
+        return Reading(**{key: value for key, value in given.items() if key in known})
+
+    @classmethod
     def category_ids(cls, settings: dict[str, Any]) -> list[int] | None:
         """Official ids of the classes in their order, where the data set has a result format that names them."""
         return None
@@ -127,6 +138,7 @@ class FileData(DataModule):
 
     Args:
         root: the data set's folder; ~ is the home folder.
+        reading: how an image file becomes pixels.
         check_files: samples of each split that are read before training.
         exclude: a text file of files to leave out, one a line, as `mode=check_data` writes it; null for none.
         on_error: what a file that cannot be used does in training and evaluation: `stop` the run, or `skip` the sample,
@@ -134,7 +146,10 @@ class FileData(DataModule):
         max_skipped: share of a split's samples that may be skipped before the run stops.
     """
 
+    prepared_by: ClassVar[tuple[str, ...]] = ("reading",)
+
     root: str
+    reading: Reading = field(default_factory=Reading)
     check_files: int = 200
     exclude: str | None = None
     on_error: Literal["stop", "skip"] = "stop"
@@ -143,7 +158,7 @@ class FileData(DataModule):
     def __post_init__(self) -> None:
         if not 0 <= self.max_skipped <= 1:
             raise DataError(f"data.max_skipped={self.max_skipped}: must be 0 to 1, for it is a share")
-        self.root = str(Path(self.root).expanduser())
+        self.root = str(expand_home(self.root))
         self.excluded = excluded_files(self.exclude)
 
     def places_kept(self, *files: Sequence[str | Path]) -> NDArray[np.int64]:
@@ -165,13 +180,51 @@ class FileData(DataModule):
         super().check(samples)
         assert isinstance(samples, FileSamples)
         bad = self.bad_files(samples)
-        for index in spread(len(samples), self.check_files):
+        looked_at = spread(len(samples), self.check_files)
+        peculiar: Counter[Note] = Counter()
+        counts = np.zeros(len(self.classes) + 1, np.int64)
+        for index in looked_at:
             try:
-                samples.read(index)
+                notes, target = samples.read(index)
             except BadFileError as error:
                 if not bad.allowed:
                     raise
                 bad.skip(error)
+            else:
+                peculiar.update(note for note in self.reported_notes if note in notes)
+                counts += target_counts(target, len(self.classes))
+        for note, count in peculiar.items():
+            print(f"note: of {len(looked_at)} images that were looked at, {count} {self.describe(note)}")
+        if looked_at:
+            self.check_targets(counts, len(looked_at))
+
+    def check_targets(self, counts: NDArray[np.int64], samples: int) -> None:
+        """See what the targets of some samples are: `counts` of each class, and of what counts nowhere.
+
+        Raises:
+            DataError: if nothing counts.
+        """
+
+    @property
+    def reported_notes(self) -> tuple[Note, ...]:
+        """Notes that are printed for the images read before training."""
+        return (
+            Note.TRANSPARENT,
+            Note.DEEP,
+            Note.BAD_EXIF,
+            *((Note.HALF_TURNED,) if self.task == "segmentation" else ()),
+        )
+
+    def describe(self, note: Note) -> str:
+        """Describe how images with a note are handled."""
+        return {
+            Note.TRANSPARENT: f"are transparent somewhere; {self.reading.background} is shown there "
+            "(data.reading.background)",
+            Note.DEEP: "have more than 8 bits a channel, scaled to 8 (data.reading.white)",
+            Note.BAD_EXIF: "have EXIF data that cannot be read, and are taken as they are stored",
+            Note.HALF_TURNED: "are turned by their EXIF orientation to the same size; their masks are taken to be for "
+            "the upright image (data.reading.upright)",
+        }[note]
 
 
 def spread(length: int, count: int) -> list[int]:

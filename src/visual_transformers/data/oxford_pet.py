@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from torchvision import datasets
 
-from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split, first
+from visual_transformers.data.classified import ClassifiedData, LabelledFiles, Split
 from visual_transformers.data.download import ensure
 from visual_transformers.data.exclusion import is_excluded
+from visual_transformers.data.file_names import same
+from visual_transformers.data.files import first
 from visual_transformers.data.held_out import parted
 from visual_transformers.data.listing import files_below
+from visual_transformers.data.text_lists import lines
 from visual_transformers.errors import DataError
 
 FOLDER = "oxford-iiit-pet"
@@ -53,7 +56,7 @@ class OxfordPet(ClassifiedData):
             fetch=lambda: datasets.OxfordIIITPet(self.home.parent, download=True),
         )
         self.lists = {name: listed(annotations / name) for name in set(LISTS.values())}
-        self.breeds = breeds([line for lines in self.lists.values() for line in lines], annotations)
+        self.breeds = breeds([image for listed in self.lists.values() for image in listed], annotations)
 
     @property
     def classes(self) -> list[str]:
@@ -71,16 +74,17 @@ class OxfordPet(ClassifiedData):
         Raises:
             DataError: if one is not there that is not to exclude.
         """
-        lines = self.lists[LISTS[split]]
-        names = [f"{name}.jpg" for name, _ in lines]
-        absent = sorted(set(names) - set(files_below(self.images, (".jpg",))))
+        images = self.lists[LISTS[split]]
+        there = {same(name): name for name in files_below(self.images, (".jpg",))}
+        names = [there.get(same(f"{name}.jpg"), f"{name}.jpg") for name, _ in images]
+        absent = sorted(set(names) - set(there.values()))
         if missing := [name for name in absent if not is_excluded(self.excluded, self.images / name)]:
             raise DataError(
                 f"{self.images}: {len(missing)} of the {len(names)} images in {LISTS[split]} are not there: "
                 f"{first(missing)}; unpack {URLS[0]} again, or name them in the file of data.exclude"
             )
         index_of = {label: index for index, label in enumerate(self.breeds)}
-        files = LabelledFiles(self.images, names, np.array([index_of[label] for _, label in lines], np.int32))
+        files = LabelledFiles(self.images, names, np.array([index_of[label] for _, label in images], np.int32))
         if split == "test":
             return files
         return parted(files, self.val_share, self.seed)[split == "val"]
@@ -95,7 +99,7 @@ def listed(path: Path) -> list[tuple[str, int]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; unpack {URLS[1]} again")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(lines(path), start=1):
         words = line.split()
         if not words or line.startswith("#"):
             continue

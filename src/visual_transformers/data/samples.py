@@ -14,6 +14,8 @@ from torchvision import tv_tensors
 
 from visual_transformers.data.decoding import EncodedImage
 from visual_transformers.data.index import FileIndex
+from visual_transformers.data.reading import QUARTER_TURNS, USUAL, Note, Reading
+from visual_transformers.data.transforms import IGNORE
 from visual_transformers.errors import BadFileError
 
 ImageView = Callable[[EncodedImage], Tensor]
@@ -22,10 +24,30 @@ MaskedView = Callable[[EncodedImage, tv_tensors.Mask], tuple[Tensor, Tensor]]
 """The same of an image and its mask (H, W): uint8 (3, H', W') and uint8 (H', W')."""
 
 
+def target_counts(target: int | NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count the classes in a target, (classes + 1,); the last entry counts ignored pixels."""
+    counts = np.zeros(classes + 1, np.int64)
+    if isinstance(target, int):
+        counts[target] = 1
+    else:
+        found = np.bincount(target.ravel(), minlength=256)
+        counts[:classes], counts[classes] = found[:classes], found[IGNORE]
+    return counts
+
+
 class FileSamples(ABC):
     """Samples whose images are the files of an index."""
 
     images: FileIndex
+    reading: Reading
+
+    def encoded(self, index: int) -> EncodedImage:
+        """The file of an image.
+
+        Raises:
+            BadFileError: if it cannot be read.
+        """
+        return EncodedImage(self.images[index], self.reading)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,8 +64,8 @@ class FileSamples(ABC):
             BadFileError: if a mask cannot be used.
         """
 
-    def check_size(self, index: int, target: int | NDArray[np.uint8], size: tuple[int, int]) -> None:  # noqa: B027
-        """See that a target fits an image of that size (H, W), as a class always does.
+    def check_size(self, index: int, target: int | NDArray[np.uint8], image: EncodedImage) -> None:  # noqa: B027
+        """See that a target fits its image, as a class always does.
 
         Raises:
             BadFileError: if it does not.
@@ -53,14 +75,16 @@ class FileSamples(ABC):
         """The files that a sample is made of, for messages and lists."""
         return [str(self.images[index])]
 
-    def read(self, index: int) -> None:
-        """Read all of a sample, to see whether it can be.
+    def read(self, index: int) -> tuple[Note, int | NDArray[np.uint8]]:
+        """Read all of a sample, to see whether it can be; returns what is peculiar about its image, and its target.
 
         Raises:
             BadFileError: if it cannot.
         """
-        EncodedImage(self.images[index]).whole()
-        self.target(index)
+        image, target = self.encoded(index), self.target(index)
+        self.check_size(index, target, image)
+        image.whole()
+        return image.notes, target
 
 
 class ClassifiedImages(FileSamples):
@@ -70,14 +94,15 @@ class ClassifiedImages(FileSamples):
         images: their files.
         labels: class indices, one an image.
         view: what becomes of an image.
+        reading: what its file does not tell.
     """
 
-    def __init__(self, images: FileIndex, labels: NDArray[np.integer[Any]], view: ImageView):
-        self.images, self.view = images, view
+    def __init__(self, images: FileIndex, labels: NDArray[np.integer[Any]], view: ImageView, reading: Reading = USUAL):
+        self.images, self.view, self.reading = images, view, reading
         self.labels = torch.from_numpy(np.asarray(labels, np.int32))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.view(EncodedImage(self.images[index])), self.target(index)
+        return self.view(self.encoded(index)), self.target(index)
 
     def target(self, index: int) -> int:
         """The class index."""
@@ -108,35 +133,37 @@ class MaskedImages(FileSamples):
         images: their files.
         masks: their masks.
         view: what becomes of an image and its mask.
+        reading: what an image's file does not tell.
     """
 
-    def __init__(self, images: FileIndex, masks: Masks, view: MaskedView):
-        self.images, self.masks, self.view = images, masks, view
+    def __init__(self, images: FileIndex, masks: Masks, view: MaskedView, reading: Reading = USUAL):
+        self.images, self.masks, self.view, self.reading = images, masks, view, reading
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image = EncodedImage(self.images[index])
-        labels = self.target(index)
-        self.check_size(index, labels, (image.height, image.width))
+        image, labels = self.encoded(index), self.target(index)
+        self.check_size(index, labels, image)
         return self.view(image, tv_tensors.Mask(torch.from_numpy(labels)))
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """Class indices (H, W)."""
         return self.masks.labels(index)
 
-    def check_size(self, index: int, target: int | NDArray[np.uint8], size: tuple[int, int]) -> None:
+    def check_size(self, index: int, target: int | NDArray[np.uint8], image: EncodedImage) -> None:
         """Compare a mask (H, W) with the size of its image."""
-        shape = np.shape(target)
-        if shape != size:
-            raise BadFileError(
-                self.masks.origin(index),
-                f"the mask has {shape[1]} x {shape[0]} pixels and its image {self.images[index]} "
-                f"{size[1]} x {size[0]}; they must be equal",
+        height, width = np.shape(target)
+        if (height, width) == (image.height, image.width):
+            return
+        problem = (
+            f"the mask has {width} x {height} pixels and its image {image.path} {image.width} x {image.height}; they "
+            "must be equal"
+        )
+        if (width, height) == (image.height, image.width) and image.orientation in QUARTER_TURNS:
+            problem += (
+                f". The image is turned, for its EXIF orientation is {image.orientation}, and the mask is not: turn it "
+                "too, or take images as they are stored with data.reading.upright=false"
             )
+        raise BadFileError(self.masks.origin(index), problem)
 
     def origins(self, index: int) -> list[str]:
         """The image and its mask."""
         return [str(self.images[index]), self.masks.origin(index)]
-
-    def read(self, index: int) -> None:
-        """Read image and mask whole and compare their sizes."""
-        MaskedImages(self.images, self.masks, lambda image, mask: (image.whole(), mask))[index]

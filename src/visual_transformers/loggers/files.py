@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 
-from visual_transformers import atomic, plots
+from visual_transformers import atomic, json_text, plots
 from visual_transformers.loggers.logger import Logger, RunInfo
 from visual_transformers.loggers.records import Record
 from visual_transformers.tables import csv_text
@@ -27,13 +26,13 @@ class Files(Logger):
         """Take up the records of an earlier part of the run."""
         self.run, self.records = run, run.earlier()
         path = run.directory / METRICS
-        atomic.write_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
+        atomic.write_text(path, "".join(json_text.dumps(record) + "\n" for record in self.records))
         self.file = path.open("a", encoding="utf-8")
 
     def record(self, record: Record) -> None:
         """Append a line, and write the table anew after an epoch."""
         self.records.append(record)
-        self.file.write(json.dumps(record) + "\n")
+        self.file.write(json_text.dumps(record) + "\n")
         self.file.flush()
         os.fsync(self.file.fileno())  # before the state that follows it is
         if record["kind"] == "epoch":

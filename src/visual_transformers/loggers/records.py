@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ def read_records(path: Path) -> list[Record]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    return [json.loads(line, object_hook=_with_nan) for line in lines[:-1]]
+
+
+def _with_nan(record: Record) -> Record:
+    """A record whose numbers that are not finite, `null` in JSON, are numbers again."""
+    return {name: math.nan if value is None else value for name, value in record.items()}
 
 
 def charted(record: Record) -> Record:

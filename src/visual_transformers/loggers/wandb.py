@@ -54,13 +54,15 @@ class WandB(Logger):
         """Open the W&B run in the background: this one's, if it goes on.
 
         Raises:
-            ConfigError: if it is to be online, and there is no key, or WANDB_MODE is none of W&B's.
+            ConfigError: if it is to be online, and there is no key, or W&B does not take a key or a variable.
         """
         from visual_transformers.loggers import wandb_session
 
         given, known = os.environ.get("WANDB_MODE"), wandb_session.MODES
         if given and given not in known:
             raise ConfigError(f"WANDB_MODE={given} (a variable of your shell): expected one of {', '.join(known)}")
+        wandb_session.check_keys({"project": self.project, "entity": self.entity, "tags": self.tags})
+        wandb_session.check_variables(os.environ)
         mode, reason = wandb_session.mode_and_reason(self.mode)
         if self.mode == "online" and mode == "offline":
             raise ConfigError(f"logger.wandb.mode=online: {reason}; log in with `wandb login`, or set WANDB_API_KEY")

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import wandb
+from pydantic import ValidationError
 
 from visual_transformers import atomic
+from visual_transformers.errors import ConfigError
 from visual_transformers.loggers import wandb_log, wandb_media
 from visual_transformers.loggers.background import in_a_line
 from visual_transformers.loggers.logger import RunInfo
@@ -52,6 +54,46 @@ def mode_and_reason(asked: str) -> tuple[str, str]:
     except Exception as error:  # of many kinds, as by a key that cannot be one, or a variable that W&B does not take
         return "offline", in_a_line(error)
     return ("online", "") if found else ("offline", "there is no API key")
+
+
+FIELDS = {"project": "project", "entity": "entity", "tags": "run_tags"}
+"""Names in wandb.Settings of the keys that are validated."""
+
+
+def check_keys(keys: Mapping[str, Any]) -> None:
+    """See that W&B takes what names a run.
+
+    Raises:
+        ConfigError: naming the first key that it does not.
+    """
+    for key, value in keys.items():
+        try:
+            wandb.Settings(**{FIELDS[key]: value})
+        except Exception as error:  # of pydantic and of W&B
+            raise ConfigError(f"logger.wandb.{key}={value}: {_reason(error)}") from error
+    for key in ("project", "entity"):
+        if keys[key] == "" or "/" in (keys[key] or ""):
+            raise ConfigError(f"logger.wandb.{key}={keys[key]}: expected a name without /")
+
+
+def check_variables(environment: Mapping[str, str]) -> None:
+    """See that W&B takes its variables of the shell.
+
+    Raises:
+        ConfigError: naming the first that it does not.
+    """
+    for name, value in environment.items():
+        if name.startswith("WANDB_") and name not in ("WANDB_MODE", "WANDB_API_KEY"):  # without a key it is offline
+            try:
+                wandb.Settings().update_from_env_vars({name: value})
+            except Exception as error:  # as above
+                raise ConfigError(f"{name}={value} (a variable of your shell): {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of a validation error without pydantic's framing."""
+    said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return said.removeprefix("Value error, ").splitlines()[0]
 
 
 class Session:

@@ -50,6 +50,21 @@ def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
+def common_prefix(names: Iterable[str], wanted: Iterable[str]) -> str:
+    """Return the prefix, e.g. `net.` or `module.model.`, that all names share and no wanted name has."""
+    names, wanted, prefix = list(names), list(wanted), ""
+    while names and all("." in name for name in names):
+        first = names[0].partition(".")[0] + "."
+        if (
+            first == BACKBONE
+            or not all(name.startswith(first) for name in names)
+            or any(name.startswith(first) for name in wanted)
+        ):
+            break
+        names, prefix = [name.removeprefix(first) for name in names], prefix + first
+    return prefix
+
+
 def matched(tensors: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
     """Tensors under the wanted names, whether they or those say `backbone.` in front of a ResNet's names or not."""
     exact = set(wanted)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -16,11 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visual_transformers import atomic
+from visual_transformers import atomic, json_text
 from visual_transformers.errors import WeightsError
 from visual_transformers.models import published
-from visual_transformers.models.weight_names import NamedTensors, matched, renamed
+from visual_transformers.models.weight_names import NamedTensors, common_prefix, matched, renamed
 from visual_transformers.models.weight_report import Differences, Loaded, counts_batches, first_difference, listed
+from visual_transformers.paths import expand_home, makes_a_folder
 from visual_transformers.wordnet import readable, words
 
 ABOUT = ("classes", "config", "best", "version")
@@ -28,6 +31,8 @@ ABOUT = ("classes", "config", "best", "version")
 CONTAINERS = ("model", "model_state_dict", "state_dict")
 """Keys under which a checkpoint may hold its weights: ours, the reference implementation's, PyTorch's examples'."""
 OPTIMIZERS = ("optimizer", "optimizer_state_dict")
+AVERAGES = ("average", "ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_ema_state_dict")
+"""Keys under which a checkpoint may hold a moving average of its weights."""
 BACKBONE_ALONE = "to train from it, weights.backbone_only=true loads only the layers before the head"
 
 
@@ -49,12 +54,20 @@ class WeightFile:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        classes, config = self.about.get("classes"), self.about.get("config")
-        self.about = {key: value for key, value in self.about.items() if key not in ("classes", "config")}
-        if isinstance(classes, list | tuple):
+        said, self.about = self.about, {}
+        if isinstance(version := said.get("version"), str):
+            self.about["version"] = version
+        if (best := said.get("best")) is not None and is_plain(best):
+            self.about["best"] = best
+        classes = said.get("classes")
+        if isinstance(classes, list | tuple) and all(isinstance(name, str | int | float) for name in classes):
             self.about["classes"] = readable([str(name) for name in classes])
-        if _is_ours(config):
+        elif classes is not None:
+            self.notes.append(f"its classes are no list of names, and not used: {shorten(str(classes), LONGEST)}")
+        if is_ours(config := said.get("config")):
             self.about["config"] = config
+        elif config is not None:
+            self.notes.append("its configuration is not one of this suite, and not used")
 
 
 def is_published(path: str | Path) -> bool:
@@ -62,18 +75,48 @@ def is_published(path: str | Path) -> bool:
     return str(path).startswith(published.PREFIX)
 
 
-def _is_ours(config: Any) -> bool:
-    """Whether a configuration is one of this suite, and not of another program that uses the same key."""
-    if not isinstance(config, dict) or not isinstance(config.get("name"), str):
+def is_ours(config: Any) -> bool:
+    """Return True if a configuration is one of this suite, and not of another program that uses the same key.
+
+    Its name must be that of a folder below runs/, for results of that run are left there.
+    """
+    if not isinstance(config, dict) or not isinstance(name := config.get("name"), str) or not is_plain(config):
+        return False
+    if not makes_a_folder(name) or "${" in name:
         return False
     groups = [config.get(group) for group in ("task", "model", "data")]
     return all(isinstance(node, dict) and isinstance(node.get("_target_"), str) for node in groups)
 
 
+def is_plain(value: Any) -> bool:
+    """Return True if a value consists of JSON types only, and is neither nested too deeply nor too large."""
+    left = [(value, 0)]
+    for _ in range(MOST_VALUES):
+        if not left:
+            return True
+        value, depth = left.pop()
+        if isinstance(value, dict):
+            if not all(isinstance(key, str | int) for key in value):
+                return False
+            value = list(value.values())
+        if isinstance(value, list):
+            if depth == DEEPEST:
+                return False
+            left += [(inner, depth + 1) for inner in value]
+        elif not (value is None or isinstance(value, str | int | float)):
+            return False
+    return False
+
+
+DEEPEST, MOST_VALUES = 20, 100_000
+LONGEST = 200
+"""Characters of a value that a note shows."""
+
+
 def save(path: Path, model: nn.Module, about: dict[str, Any]) -> None:
     """Write a model's weights as safetensors, atomically; `about` must be JSON and becomes the file's metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {key: json.dumps(value) for key, value in about.items()}
+    metadata = {key: json_text.dumps(value) for key, value in about.items()}
     atomic.write(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -114,23 +157,49 @@ def read(path: str | Path) -> WeightFile:
         return WeightFile(path, tensors, _metadata(opened))
 
 
+def located(path: str | Path) -> Path:
+    """The file that a path names: of a run's folder its best weights; ~ is the home folder."""
+    found = expand_home(path)
+    best = found / "checkpoints" / "best.safetensors"
+    return best if best.is_file() else found
+
+
 def _existing(path: str | Path) -> Path:
-    """The path, if there is such a file.
+    """The file that a path names, if there is one.
 
     Raises:
-        WeightsError: if there is none, or it is a folder.
+        WeightsError: if there is none, or it is a folder of no run.
     """
-    if Path(path).is_dir():
-        raise WeightsError(f"weights={path}: is a folder; name a file in it, of a run checkpoints/best.safetensors")
-    if not Path(path).is_file():
+    found = located(path)
+    if found.is_dir():
+        raise WeightsError(f"weights={path}: is no folder of a run that has best weights; name a file in it")
+    if not found.is_file():
         raise WeightsError(f"weights={path}: no such file")
-    return Path(path)
+    return found
 
 
 def _unpickled(path: Path, *, mmap: bool) -> Any:
     """What torch saved; with `mmap` its tensors stay on the disk until they are used, unchecked."""
     with _blaming(path):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError as error:
+            refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            if refused and _is_data(refused[1]):
+                raise WeightsError(
+                    f"weights={path}: contains a {refused[1]} object next to the weights, and is not loaded. If you "
+                    "trust the file, save its weights alone, from the key that holds them:\n"
+                    f"  checkpoint = torch.load({str(path)!r}, weights_only=False)\n"
+                    "  torch.save(checkpoint['state_dict'], 'weights.pt')"
+                ) from error
+            raise
+
+
+def _is_data(name: str) -> bool:
+    """Return True for names of classes, as far as they can be told from functions, which only a hostile file has."""
+    module, _, last = name.rpartition(".")
+    root = module.partition(".")[0]
+    return root in ("numpy", "omegaconf") or (root not in ("", "torch", "collections") and last[:1].isupper())
 
 
 @contextmanager
@@ -141,6 +210,8 @@ def _blaming(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except WeightsError:
+        raise
     except Exception as error:
         raise WeightsError(
             f"weights={path}: is no weight file (safetensors, or a state_dict saved by torch.save), or a damaged one"
@@ -148,7 +219,15 @@ def _blaming(path: Path) -> Iterator[None]:
 
 
 def _metadata(opened: Any) -> dict[str, Any]:
-    return {key: json.loads(value) for key, value in (opened.metadata() or {}).items() if key in ABOUT}
+    """Return the metadata of a safetensors file under the keys of `ABOUT`; values that are not JSON stay strings."""
+    about: dict[str, Any] = {}
+    for key in ABOUT:
+        if (value := (opened.metadata() or {}).get(key)) is not None:
+            try:
+                about[key] = json.loads(value)
+            except (ValueError, RecursionError):
+                about[key] = value
+    return about
 
 
 def _from_content(path: Path, content: Any, about: dict[str, Any]) -> WeightFile:
@@ -158,6 +237,8 @@ def _from_content(path: Path, content: Any, about: dict[str, Any]) -> WeightFile
         about = about | {key: content[key] for key in ABOUT if key in content}
         if any(key in content for key in OPTIMIZERS):
             notes.append("its optimizer state is not used")
+        if average := next((key for key in AVERAGES if key in content and key != container), None):
+            notes.append(f"its average of the weights, under the key {average!r}, is not used")
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
         keys = ", ".join(repr(key) for key in CONTAINERS)
         raise WeightsError(f"weights={path}: holds no state dict, neither bare nor under the key {keys}")
@@ -192,9 +273,9 @@ def load(
     Raises:
         WeightsError: listing what differs, and what would load all the same.
     """
-    file, whole = renamed(weights.tensors), model.state_dict()
-    given = matched(file.tensors, whole)
-    notes = [*weights.notes, *_notes_on_strides(model, weights, file), *_notes_on_dilation(file)]
+    whole = model.state_dict()
+    file, given, notes = _named_as(whole, weights.tensors)
+    notes += [*weights.notes, *_notes_on_strides(model, weights, file), *_notes_on_dilation(file)]
     if backbone_only:
         wanted = _backbone(model, whole, given, file)
         chosen = {name: tensor for name, tensor in given.items() if name in wanted}
@@ -215,6 +296,18 @@ def load(
         notes.append(f"{len(zeros)} biases of convolutions are zero, for the file has none: {listed(list(zeros))}")
     kept = [name for name in whole if name not in chosen and name not in zeros and not counts_batches(name)]
     return Loaded(weights.path, list(chosen), kept, [name for name in given if name not in chosen], notes)
+
+
+def _named_as(
+    wanted: dict[str, Tensor], tensors: dict[str, Tensor]
+) -> tuple[NamedTensors, dict[str, Tensor], list[str]]:
+    """A file's tensors, the same as far as possible by the wanted names, and what to say of a prefix taken off them."""
+    file = renamed(tensors)
+    if prefix := common_prefix(file.tensors, wanted):
+        without = renamed({name.removeprefix(prefix): tensor for name, tensor in file.tensors.items()})
+        if set(given := matched(without.tensors, wanted)) & set(wanted):
+            return without, given, [f"all its names begin with {prefix}, which was taken off"]
+    return file, matched(file.tensors, wanted), []
 
 
 def _backbone(

@@ -135,7 +135,9 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     found: dict[object, list[Run]] = {}
     for run in runs:
         if settings := run.text("settings"):
-            found.setdefault((settings, run.number("training_samples"), run.metric, _known(run)), []).append(run)
+            found.setdefault(
+                (settings, run.text("data_set"), run.number("training_samples"), run.metric, _known(run)), []
+            ).append(run)
     groups = [Group(alike) for alike in found.values()]
     return sorted(groups, key=lambda group: (str(group.subject), group.subject.metric, -group.rank, group.model))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from visual_transformers import atomic
+from visual_transformers.at_once import interruptible
 from visual_transformers.errors import ConfigError, RunError
+from visual_transformers.paths import expand_home
 from visual_transformers.report import page, published, rows
 from visual_transformers.report.classes import compared
 from visual_transformers.report.contents import Contents, Section
@@ -36,7 +38,7 @@ def report(cfg: Config, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     sections = contents.sections()
     write(directory, contents, sections)
-    for section in sections:
+    for section in interruptible(sections):
         if section.printed:
             print_section(section)
     print(f"left in {directory}: {', '.join(sorted(p.name for p in directory.iterdir() if p.name[0] != '.'))}")
@@ -49,7 +51,7 @@ def read(settings: ReportSettings, directory: Path) -> Contents:
         ConfigError: if a folder or a model that was named is not there.
         RunError: if there is no run.
     """
-    roots = [Path(name) for name in settings.folders or USUAL]
+    roots = [expand_home(name) for name in settings.folders or USUAL]
     missing = [str(root) for root in roots if not root.is_dir()]
     if settings.folders and missing:
         raise ConfigError(f"report.folders: {missing[0]} is no folder; name folders of runs or sweeps")

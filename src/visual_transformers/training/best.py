@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import Any
 
@@ -28,8 +29,11 @@ def keep(
 ) -> Ranking:
     """The ranking with a candidate in its place, whose weights are written if they are among the best `top_k`.
 
-    The best are `best.safetensors`; where more are kept, each has a file in `top/` too. Of equals the earlier wins.
+    The best are `best.safetensors`; where more are kept, each has a file in `top/` too. Of equals the earlier wins. A
+    score that is NaN is never kept.
     """
+    if math.isnan(candidate[metric]):
+        return ranking
     place = sum(kept[metric] >= candidate[metric] for kept in ranking)
     ranking = [*ranking[:place], candidate, *ranking[place:]][:top_k]
     if place >= top_k or not distributed.is_main():

@@ -20,6 +20,7 @@ from visual_transformers.data.skipping import BadFiles
 from visual_transformers.errors import RunError
 from visual_transformers.metrics import Scores
 from visual_transformers.models import weights
+from visual_transformers.paths import expand_home
 from visual_transformers.settings import Node
 from visual_transformers.settings_compared import changed_settings
 from visual_transformers.training import distributed
@@ -89,7 +90,8 @@ class TrainState:
             allow: keys that may differ, or the beginnings of keys.
 
         Raises:
-            RunError: if the run was started with other settings; lists them.
+            RunError: if the run was started with other settings; lists them. Settings that define the batches of a step
+                can never change: some samples of the epoch would be repeated and others skipped.
         """
         content, source = found.content, found.path
         changed = [*changed_settings(content["config"], config), *changed_settings(content["data"], data, "data_set")]
@@ -99,6 +101,12 @@ class TrainState:
                 + "\n".join(f"  {change}" for change in refused)
                 + "\ngive this run another name (name=...), set that one aside (resume=never), or go on with the new "
                 f"ones all the same (resume.allow=[{','.join(change.key for change in refused)}])"
+            )
+        if batches := [change for change in changed if change.within(list(BATCHES))]:
+            raise RunError(
+                f"{source} counts steps, whose batches would be others:\n"
+                + "\n".join(f"  {change}" for change in batches)
+                + "\nstart a new run from its weights (name=..., weights=...), or keep these settings"
             )
         try:
             self._load(content, anew=bool(changed))
@@ -131,6 +139,8 @@ class TrainState:
         return (*parts, "average") if self.average else parts
 
 
+BATCHES = ("seed", "data.batch_size", "data_set")
+"""Settings, and facts of the data set, that say which samples the batch of a step holds."""
 NUMBERS = ("step", "evaluated_step", "skipped_steps", "seconds", "ranking", "unread")
 
 
@@ -148,7 +158,7 @@ def to_go_on_from(how: str, files: RunDirectory) -> Found | None:
         return latest(files) if files.started and how != "never" else None
     if files.started and (own := latest(files)).content["config"]["resume"]["checkpoint"] == how:
         return own
-    path = Path(how).expanduser()
+    path = expand_home(how)
     if not path.is_file():
         raise RunError(f"resume={how}: no such file; expected auto, must, never or the path of a checkpoint")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from visual_transformers.errors import LostError
+from visual_transformers.errors import LostError, RunError
 
 
 def rank() -> int:
@@ -51,9 +52,27 @@ def joined() -> Iterator[None]:
     Tensors on a CPU travel by gloo, those on NVIDIA GPUs by NCCL.
 
     Raises:
+        RunError: if they do not find each other.
         LostError: when another process failed, for this one then cannot go on.
     """
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    told = Timer(WAITING, lambda: print(f"waiting for all {os.environ['WORLD_SIZE']} processes at {place}", flush=True))
+    told.daemon = True
+    if os.environ["RANK"] == "0":
+        told.start()
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    except (RuntimeError, ValueError) as error:  # torch has an error for each way to fail, and most are RuntimeErrors
+        in_use = (
+            "another program has that port; choose another"
+            if "EADDRINUSE" in str(error)
+            else str(error).splitlines()[0]
+        )
+        raise RunError(
+            f"the processes of this run cannot meet at {place} (MASTER_ADDR, MASTER_PORT): {in_use}"
+        ) from error
+    finally:
+        told.cancel()
     try:
         yield
     except RuntimeError as error:
@@ -63,6 +82,8 @@ def joined() -> Iterator[None]:
     dist.destroy_process_group()  # after an error it could wait for processes that are gone
 
 
+WAITING = 10.0
+"""Seconds after which it is said that not all processes are there."""
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process", "ncclRemoteError", "Application timeout")
 """How gloo and NCCL say that another process is gone."""
 

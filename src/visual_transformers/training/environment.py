@@ -13,6 +13,10 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 """What torchrun tells every process that it starts, in environment variables; our own launcher does the same."""
 
 
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+"""Those that are numbers."""
+
+
 def is_first() -> bool:
     """Whether this is the main process of its run, also before and after the processes know each other."""
     return not started_as_one_of_many() or int(os.environ["RANK"]) == 0
@@ -26,7 +30,18 @@ def started_as_one_of_many() -> bool:
             f"the environment has RANK, but not {', '.join(sorted(set(VARIABLES) - set(given)))}; start the program "
             "with torchrun, which sets them all, or unset RANK"
         )
-    return len(given) == len(VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    if len(given) < len(VARIABLES):
+        return False
+    for name in NUMBERS:
+        if not os.environ[name].isdecimal():
+            raise RunError(
+                f"{name}={os.environ[name]} (in the environment): must be a number; torchrun sets it, or unset RANK"
+            )
+    if not int(os.environ["RANK"]) < int(os.environ["WORLD_SIZE"]):
+        raise RunError(
+            f"RANK={os.environ['RANK']} (in the environment): must be below WORLD_SIZE={os.environ['WORLD_SIZE']}"
+        )
+    return int(os.environ["WORLD_SIZE"]) > 1
 
 
 def shares_its_task() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +33,21 @@ def cores() -> int:
     if task and not environment.shares_its_task():
         return min(shared, int(task))
     return max(1, shared // distributed.local_ranks())
+
+
+def _check_compiler(device: str) -> None:
+    """See that what torch.compile needs is installed.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    variable, usual = ("CXX", ("g++", "clang++", "c++")) if device == "cpu" else ("CC", ("gcc", "clang", "cc"))
+    given = os.environ.get(variable)
+    if not any(map(shutil.which, shlex.split(given)[:1] if given else usual)):
+        raise ConfigError(
+            f"hardware.compile=true: torch.compile needs a compiler, and there is no {given or ' or '.join(usual)}; "
+            "install one, or leave this setting out"
+        )
 
 
 @dataclass(kw_only=True)
@@ -75,6 +92,8 @@ class Hardware:
                 f"hardware.device={self.device} cannot be used here ({reason}); use hardware=cpu, "
                 "or install the PyTorch build for this device"
             ) from error
+        if self.compile:
+            _check_compiler(self.torch_device.type)
         if self.precision in ("fp16", "tf32") and self.torch_device.type == "cpu":
             raise ConfigError(f"hardware.precision={self.precision} needs a GPU; on a CPU use bf16 or fp32")
         capability = torch.backends.cpu.get_cpu_capability()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from visual_transformers import atomic
+from visual_transformers import atomic, json_text
 from visual_transformers.errors import Interrupted, LostError, UserError
 from visual_transformers.training.environment import is_first
 from visual_transformers.training.lock import is_held
@@ -41,7 +41,7 @@ def write(folder: Path, state: State, **facts: Any) -> None:
     moment = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
     who = {"host": socket.gethostname(), "process": os.getpid(), "job": slurm_job(), "restarts": restarts()}
     content = {key: value for key, value in (moment | who | kept | facts).items() if value is not None}
-    atomic.write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
+    atomic.write_text(folder / FILE, json_text.dumps(content, indent=2) + "\n")
 
 
 def restarts() -> int:

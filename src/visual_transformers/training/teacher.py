@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from visual_transformers.adoption import sanitized
 from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from visual_transformers.errors import ConfigError, WeightsError
 from visual_transformers.models import weights
@@ -22,6 +23,7 @@ def build_distillation(
     classes: list[str],
     category_ids: list[int] | None = None,
     place: Callable[[nn.Module], nn.Module] = lambda model: model,
+    trust: Sequence[str] = (),
 ) -> Distillation:
     """The distillation with its teacher: built, loaded, on the device, in evaluation mode and without gradients.
 
@@ -30,35 +32,36 @@ def build_distillation(
         classes: of the data set, in its order.
         category_ids: see `weights.load`.
         place: puts a model on the device, as `Hardware.place`.
+        trust: packages of the user's own that may be named.
 
     Raises:
         UserError: if there is nothing to build, its weights cannot be fetched or do not fit, or it is for other classes
             or for images that are normalised in another way.
     """
-    found: Distillation = build(node | {"teacher": None}, "distillation")
+    found: Distillation = build(node | {"teacher": None}, "distillation", trust=trust)
     described = node.get("teacher")
     if described is None and found.weights is None:
         raise ConfigError(
             "distillation: there is no teacher; name its weights with distillation.weights=PATH, or choose one with "
             "distillation=fbnetv3_g"
         )
-    teacher = None if described is None else _described(described)
+    teacher = None if described is None else _described(described, trust)
     if found.weights is not None:
         with _of_the_teacher():
-            teacher = _loaded(teacher, found.weights, classes, category_ids)
+            teacher = _loaded(teacher, found.weights, classes, category_ids, trust)
     assert teacher is not None
     found.teacher = place(teacher).eval().requires_grad_(False)
     return found
 
 
-def _described(node: Node) -> nn.Module:
+def _described(node: Node, trust: Sequence[str]) -> nn.Module:
     """What the nested `_target_` builds.
 
     Raises:
         ConfigError: if it refuses its keys, its weights cannot be fetched, or it is no model for our images.
     """
     try:
-        teacher = build(node, "distillation.teacher")
+        teacher = build(node, "distillation.teacher", kind=(nn.Module,), trust=trust)
     except ConfigError as error:
         key = next((key for key in FETCHES if node.get(key)), None)
         if key is None or not _is_of_the_network(error):
@@ -68,8 +71,6 @@ def _described(node: Node) -> nn.Module:
             f"({_first_line(error.__cause__)}); fetch them where there is a network, and give the file with "
             f"distillation.teacher.{key}={FETCHES[key]} distillation.weights=PATH"
         ) from error
-    if not isinstance(teacher, nn.Module):
-        raise ConfigError(f"distillation.teacher: {node['_target_']} makes a {type(teacher).__name__}, not a model")
     _check_normalisation(teacher)
     return teacher
 
@@ -78,7 +79,9 @@ FETCHES = {"pretrained": "false", "weights": "null"}
 """Keys with which timm's and torchvision's builders fetch weights, and with which values they do not."""
 
 
-def _loaded(teacher: nn.Module | None, path: str, classes: list[str], category_ids: list[int] | None) -> nn.Module:
+def _loaded(
+    teacher: nn.Module | None, path: str, classes: list[str], category_ids: list[int] | None, trust: Sequence[str]
+) -> nn.Module:
     """The teacher with the weights of the file, or without one the model whose configuration the file carries.
 
     Raises:
@@ -93,7 +96,8 @@ def _loaded(teacher: nn.Module | None, path: str, classes: list[str], category_i
                 "+distillation.teacher._target_=... and its keys"
             )
         outputs = len(about.get("classes", classes))
-        teacher = build(about["config"]["model"], "distillation.weights", num_classes=outputs)
+        node = sanitized(about["config"]["model"], "model", path, trust)
+        teacher = build(node, "distillation.weights", kind=(nn.Module,), trust=trust, num_classes=outputs)
     print(f"teacher: {weights.load(teacher, file, backbone_only=False, classes=classes, category_ids=category_ids)}")
     return teacher
 
