@@ -30,6 +30,7 @@ from visual_transformers.data import ImageFolder, MaskFolder
 from visual_transformers.data.coco_labels import class_indices
 from visual_transformers.data.coco_regions import read as read_regions
 from visual_transformers.data.decoding import EncodedImage, read_image
+from visual_transformers.data.file_names import is_system_entry
 from visual_transformers.data.files import read_mask
 from visual_transformers.data.index import FileIndex
 from visual_transformers.data.inspection import inspect
@@ -230,7 +231,7 @@ def classes_of_any_names_are_found_in_both_splits(names: list[str], train: str, 
         for form, split in ((train, "train"), (val, "val")):
             for name in names:
                 picture(root / split / unicodedata.normalize(form, name) / "1.png")
-        shown = {same(name) for name in names if not name.startswith(".")}
+        shown = {same(name) for name in names if not is_system_entry(name)}
         try:
             data = ImageFolder(root=str(root), image_size=4, eval_resize=4)
         except DataError as error:
@@ -254,7 +255,7 @@ def masks_of_any_names_are_paired(names: list[str], image: str, mask: str) -> No
             place = root / "train/masks" / f"{unicodedata.normalize(mask, name)}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.eye(4, dtype=np.uint8)).save(place)
-        shown = [name for name in names if not name.startswith(".")]
+        shown = [name for name in names if not is_system_entry(f"{name}.png")]
         data = MaskFolder(root=str(root), class_names=["a", "b"])
         try:
             samples = data.train_set()

@@ -70,7 +70,7 @@ def _of_numbers(cfg: DictConfig) -> Iterator[str]:
     if batch_size and accumulate and batch_size % accumulate:
         yield f"data.batch_size={batch_size} does not divide into training.accumulate={accumulate} equal parts"
     if batch_size and (devices := _number(cfg, "hardware.devices")) and batch_size < devices:
-        yield f"data.batch_size={batch_size} is the whole batch, and less than an image for each of {devices} devices"
+        yield f"data.batch_size={batch_size} is the whole batch, too small for hardware.devices={devices}"
     decay = _number(cfg, "training.ema_decay")
     if decay is not None and not 0 < decay < 1:
         yield f"training.ema_decay={cfg.training.ema_decay}: must be above 0 and below 1; null keeps no average"

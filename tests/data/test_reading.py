@@ -42,6 +42,16 @@ def test_an_image_stands_as_pillow_turns_it(tmp_path, orientation, suffix):
     assert np.array_equal(np.asarray(read_image(path, Reading())[0]), pixels)
 
 
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
+def test_an_image_of_a_single_row_or_column_is_turned(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "thin.png", exif=exif)
+    encoded = EncodedImage(tmp_path / "thin.png")
+    assert tuple(encoded.whole().shape) == (3, encoded.height, encoded.width)
+
+
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_an_image_can_be_taken_as_it_is_stored(tmp_path, orientation):
     path = photo(tmp_path, orientation)

@@ -90,7 +90,7 @@ class EncodedImage:
             return self._stored(min_height, min_width)
         sideways = self.orientation in QUARTER_TURNS
         stored = self._stored(min_width, min_height) if sideways else self._stored(min_height, min_width)
-        return np.ascontiguousarray(to_upright(stored, self.orientation))
+        return to_upright(stored, self.orientation).copy()  # a row alone counts as contiguous, whatever its stride
 
     def _stored(self, min_height: int, min_width: int) -> NDArray[np.uint8]:
         """Decode the pixels as stored, before the EXIF rotation."""
