@@ -53,7 +53,7 @@ class Promise(NamedTuple):
         return f"{PROGRAM} {self.arguments}".strip()
 
     def settings(self) -> dict[str, Any]:
-        """What the command composes, as `learning_settings`."""
+        """Compose the command's configuration, and return its `learning_settings`."""
         with initialize_config_module("visual_transformers.conf", version_base="1.3"):
             cfg = compose("config", ["name=default", *completed(shlex.split(self.arguments))])
         return learning_settings(checked(cfg).everything)

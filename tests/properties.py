@@ -57,6 +57,15 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@contextmanager
+def file(name: str, content: bytes) -> Iterator[Path]:
+    """A file of that content, in a folder of its own."""
+    with folder() as place:
+        path = place / name
+        path.write_bytes(content)
+        yield path
+
+
 def said_of(error: UserError, path: Path) -> None:
     """A message names the file, and is a sentence."""
     assert path.name in str(error) or str(path) in str(error), str(error)
@@ -133,9 +142,7 @@ def agree(path: Path) -> NDArray[np.uint8] | None:
 @given(images())
 def any_image_is_read_alike_by_all_or_refused_by_all(drawn: tuple[str, bytes, Image.Image]) -> None:
     suffix, content, image = drawn
-    with folder() as place:
-        path = place / f"image{suffix}"
-        path.write_bytes(content)
+    with file(f"image{suffix}", content) as path:
         found = agree(path)
         if image.mode in ("1", "L", "RGB", "P", "RGBA", "LA", "CMYK", "YCbCr"):
             assert found is not None
@@ -149,9 +156,7 @@ def any_image_is_read_alike_by_all_or_refused_by_all(drawn: tuple[str, bytes, Im
 @given(images(), st.data())
 def a_damaged_image_is_read_or_refused_alike(drawn: tuple[str, bytes, Image.Image], data: st.DataObject) -> None:
     suffix, content, _ = drawn
-    with folder() as place:
-        path = place / f"image{suffix}"
-        path.write_bytes(damaged(content, data))
+    with file(f"image{suffix}", damaged(content, data)) as path:
         agree(path)
 
 
@@ -176,9 +181,7 @@ def damaged(content: bytes, data: st.DataObject) -> bytes:
 @given(images(), st.data())
 def a_crop_is_a_part_of_the_whole(drawn: tuple[str, bytes, Image.Image], data: st.DataObject) -> None:
     suffix, content, _ = drawn
-    with folder() as place:
-        path = place / f"image{suffix}"
-        path.write_bytes(content)
+    with file(f"image{suffix}", content) as path:
         whole = verdict(lambda: EncodedImage(path).whole(), path)
         if whole is None:
             return
@@ -193,9 +196,7 @@ def a_crop_is_a_part_of_the_whole(drawn: tuple[str, bytes, Image.Image], data: s
 @given(images())
 def a_mask_is_its_stored_values_or_refused(drawn: tuple[str, bytes, Image.Image]) -> None:
     suffix, content, image = drawn
-    with folder() as place:
-        path = place / f"mask{suffix}"
-        path.write_bytes(content)
+    with file(f"mask{suffix}", content) as path:
         found = verdict(lambda: read_mask(path), path)
         if found is not None:
             assert found.dtype == np.uint8
@@ -270,9 +271,7 @@ def masks_of_any_names_are_paired(names: list[str], image: str, mask: str) -> No
 @holds
 @given(st.binary(max_size=200))
 def any_bytes_are_a_list_or_refused(content: bytes) -> None:
-    with folder() as place:
-        path = place / "list.txt"
-        path.write_bytes(content)
+    with file("list.txt", content) as path:
         try:
             found = lines(path)
         except DataError as error:
@@ -423,15 +422,13 @@ FILES = _files()
 @holds
 @given(st.sampled_from(sorted(FILES)), st.data())
 def a_damaged_weight_file_is_read_or_refused(name: str, data: st.DataObject) -> None:
-    with folder() as place:
-        path = place / name
-        path.write_bytes(damaged(FILES[name], data))
+    with file(name, damaged(FILES[name], data)) as path:
         for read in (weights.read_about, weights.read):
             try:
                 read(path)
             except WeightsError as error:
                 said_of(error, path)
-        left = [found for found in os.listdir(place) if found != name]  # noqa: PTH208
+        left = [found for found in os.listdir(path.parent) if found != name]  # noqa: PTH208
         assert not left
 
 

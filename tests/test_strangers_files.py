@@ -139,7 +139,7 @@ HOSTILE = {
     "integers as floats": ("model.width", 64.5),
     "a negative size": ("model.num_classes", -1),
     "a folder above for a name": ("name", "../../outside"),
-    "an absolute name": ("name", "/tmp/outside"),
+    "an absolute name": ("name", "/outside"),
     "overrides in a name": ("name", "x,hydra.run.dir=outside"),
     "a variable in a name": ("name", "${oc.env:SECRET}"),
     "code in a name": ("name", "x'] +hydra.run.dir='outside"),

@@ -6,7 +6,6 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from visual_transformers.config import checked
 from visual_transformers.errors import ConfigError
@@ -28,13 +27,6 @@ def read(override: str) -> object:
 def test_a_quoted_text_is_read_as_it_is(text):
     assert read(f"key={in_quotes(text)}") == text
     assert bare(in_quotes(text)) == text
-
-
-@settings(deadline=None)
-@given(TEXT)
-def test_a_text_in_literal_quotes_is_looked_up_nowhere(text):
-    found = OmegaConf.create({"key": read(f"key={in_quotes(text, literal=True)}"), "a": "no"})
-    assert found.key == text
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from visual_transformers import at_once, sweeps
 from visual_transformers.command_line import completed
 from visual_transformers.config import EXPLAINED
-from visual_transformers.errors import INTERRUPTED, ConfigError, Interrupted, RunError, suggestion
-from visual_transformers.paths import makes_a_folder
+from visual_transformers.errors import INTERRUPTED, MORE_FILES, ConfigError, Interrupted, RunError, suggestion
+from visual_transformers.paths import expand_home, makes_a_folder
 
 
 class Refused(BaseException):
@@ -176,7 +176,7 @@ def check_environment() -> None:
     as in containers, would get a folder called ~.
     """
     os.environ["MPLBACKEND"] = "agg"
-    if os.path.expanduser("~") == "~":  # noqa: PTH111 (pathlib's raises)
+    if str(expand_home("~")) == "~":
         os.environ["HOME"] = tempfile.gettempdir()
         print(
             f"note: this user has no home folder, HOME is not set; {os.environ['HOME']} takes its place",
@@ -218,7 +218,7 @@ def explained(error: Exception) -> str:
         if options := error.options or options_of(group):
             return f"{group}={option}: no such option{suggestion(option, options)}"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error}; `ulimit -n 4096` lets a process open more files, and hardware.workers=0 needs fewer"
+        return f"{error}; {MORE_FILES}, and hardware.workers=0 needs fewer"
     message, cause = str(error).split("\nConfig search path")[0], error.__cause__
     if said := of_a_key(cause):
         return said

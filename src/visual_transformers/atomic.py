@@ -24,9 +24,7 @@ def write(path: Path, fill: Callable[[Path], object], *, previous: Path | None =
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         temporary.touch()
-        mode = (
-            temporary.stat().st_mode
-        )  # as the umask has it; safetensors would let nobody but the owner read its files
+        mode = temporary.stat().st_mode  # as the umask has it: safetensors lets the owner alone read its files
         fill(temporary)
         if temporary.stat().st_mode != mode:
             temporary.chmod(mode)

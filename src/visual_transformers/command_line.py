@@ -23,13 +23,12 @@ def completed(arguments: list[str]) -> list[str]:
     arguments = sorted(arguments, key=lambda text: text not in MULTIRUN)
     sweeps = any(argument in MULTIRUN or argument.startswith(CLUSTERS) for argument in arguments)
     arguments = [as_hydra_reads(_in_full(argument), sweeps=sweeps) for argument in arguments]
-    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    overrides = [argument for argument in arguments if _is_override(argument)]
     if trained := _trained_model(overrides):
         arguments = [_may_be_new(argument, trained) for argument in arguments]
     added = name_of_the_trained_run(overrides, trained) or name_of_a_report(overrides)
-    first = next((place for place, argument in enumerate(arguments) if "=" in argument and argument[0] != "-"), None)
-    place = len(arguments) if first is None else first
-    arguments = [*arguments[:place], *added, *arguments[place:]]
+    first = next((place for place, argument in enumerate(arguments) if _is_override(argument)), len(arguments))
+    arguments = [*arguments[:first], *added, *arguments[first:]]
     if "--cfg=job" in arguments or ({"--cfg", "-c"} & set(arguments) and "job" in arguments):
         arguments = [*arguments, "--resolve"]
     return arguments
@@ -38,6 +37,11 @@ def completed(arguments: list[str]) -> list[str]:
 MULTIRUN = ("-m", "--multirun")
 CLUSTERS = ("hardware=slurm", "hardware=submitit", "hydra.mode=MULTIRUN")
 """How arguments begin with which every command is a sweep."""
+
+
+def _is_override(argument: str) -> bool:
+    """Return True for `key=value`, and False for an option such as `--config-dir=PATH`."""
+    return "=" in argument and not argument.startswith("-")
 
 
 def _in_full(argument: str) -> str:

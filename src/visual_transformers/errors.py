@@ -82,6 +82,8 @@ class Interrupted(KeyboardInterrupt):
         self.by_scheduler = by_scheduler
 
 
+MORE_FILES = "`ulimit -n 4096` lets a process open more files"
+"""What mends too many open files."""
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
 

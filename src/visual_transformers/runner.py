@@ -75,12 +75,12 @@ def score_the_best(run: TrainRun, wishes: Wishes) -> tuple[Node, Results]:
         Interrupted: if it was asked to stop.
     """
     cfg, parts = run.cfg, run.parts
-    if not run.state.ranking and run.state.evaluated_step and cfg.resume.checkpoint in ("auto", "must", "never"):
-        raise RunError(
-            f"{cfg.task['metric']} is NaN in every epoch: no target of the validation split counts. Check that not all "
-            "are ignored."
-        )
     if not run.state.ranking:
+        if cfg.resume.checkpoint in ("auto", "must", "never"):  # the run's own epochs
+            raise RunError(
+                f"{cfg.task['metric']} is NaN in every epoch: no target of the validation split counts. Check that not "
+                "all are ignored."
+            )
         raise RunError(
             f"{cfg.resume.checkpoint} is of a run that had ended, and its best weights are not beside it; score "
             "them with mode=test, or let the run have more epochs (training.epochs, resume.allow)"

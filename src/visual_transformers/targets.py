@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +295,7 @@ def targets_in(node: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
+@cache
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Types of the arguments, where they can be told."""
     target = unwrapped(target)

@@ -75,7 +75,7 @@ def _readable_part(part: str) -> str:
 
 def _quote_numbers(value: str) -> str:
     """Quote the numbers in a value, in a list or in a sweep."""
-    if _read(value) and _is_number(_read(value).value()):  # type: ignore[union-attr]
+    if (read := _read(value)) and _is_number(read.value()):
         return in_quotes(value.strip())
     if value.startswith("[") and value.endswith("]"):
         return "[" + ",".join(map(_quote_numbers, parted(value[1:-1]))) + "]"
@@ -85,11 +85,8 @@ def _quote_numbers(value: str) -> str:
 
 def _differs(value: str) -> bool:
     """Return True if Hydra writes a number in a value otherwise than it was typed, e.g. 1e2 as 100.0."""
-    found = (_read(part.strip(" []")) for part in parted(value.strip("[]")))
     parts = [part.strip(" []") for part in parted(value.strip("[]"))]
-    return any(
-        read and _is_number(read.value()) and str(read.value()) != part for read, part in zip(found, parts, strict=True)
-    )
+    return any((read := _read(part)) and _is_number(read.value()) and str(read.value()) != part for part in parts)
 
 
 def _is_number(value: Any) -> bool:
@@ -113,10 +110,8 @@ def _read(value: str) -> Override | None:
 PARSER = OverridesParser.create()
 
 
-def in_quotes(text: str, *, literal: bool = False) -> str:
-    """A text as Hydra reads it; `literal` keeps `${...}` from being looked up."""
-    if literal:
-        text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+def in_quotes(text: str) -> str:
+    """Return a text in quotes, from which Hydra reads it as it is."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 

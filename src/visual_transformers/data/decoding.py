@@ -42,6 +42,7 @@ class EncodedImage:
     Args:
         path: the file.
         reading: what the file does not tell.
+        encoded: its bytes, if they have been read already.
 
     Attributes:
         height, width: pixels, of the upright image.
@@ -52,9 +53,9 @@ class EncodedImage:
         BadFileError: naming the file, if it cannot be read; `whole` and `crop` do so too.
     """
 
-    def __init__(self, path: str | Path, reading: Reading = USUAL):
+    def __init__(self, path: str | Path, reading: Reading = USUAL, encoded: bytes | None = None):
         self.path, self.reading = path, reading
-        self._content = content(path)
+        self._content = content(path) if encoded is None else encoded
         self._plain_jpeg = False
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(self._content)

@@ -126,13 +126,15 @@ def without_texts(content: bytes) -> bytes:
     """A PNG file without texts and colour profile, of which Pillow refuses large ones; other files as they are."""
     if not content.startswith(PNG):
         return content
-    kept, start = [content[: len(PNG)]], len(PNG)
+    dropped, start = [], len(PNG)
     while start < len(content):
         end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-        if content[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
-            kept.append(content[start:end])
+        if content[start + 4 : start + 8] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            dropped.append(slice(start, end))
         start = end
-    return b"".join(kept)
+    for chunk in reversed(dropped):
+        content = content[: chunk.start] + content[chunk.stop :]
+    return content
 
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -156,9 +158,7 @@ def blaming(path: str | Path) -> Iterator[None]:
         yield
     except (BadFileError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # decoders meet damage with many kinds, RuntimeError, EOFError and struct.error among them
+    except Exception as error:  # decoders meet damage with many kinds, EOFError and struct.error among them
         reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
         raise BadFileError(path, f"cannot be read as an image ({reason}); replace or remove the file") from error
 

@@ -13,9 +13,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from visual_transformers.data.decoding import EncodedImage
 from visual_transformers.data.files import content
 from visual_transformers.data.module import Samples
-from visual_transformers.data.reading import Note, Reading, to_upright
+from visual_transformers.data.reading import Note, Reading, mode_notes, to_upright
 from visual_transformers.data.samples import FileSamples
 from visual_transformers.errors import BadFileError
 
@@ -91,7 +92,7 @@ def _inspect_files(samples: FileSamples, index: int) -> Inspected:
     with found.blaming(BAD_IMAGE, found.image):
         encoded = content(found.image)
         found.digest = digest(encoded)
-        image = samples.encoded(index)
+        image = EncodedImage(found.image, samples.reading, encoded)
         picture, notes = strictly_decoded(encoded, found.image, samples.reading)
         found.picture = Image.fromarray(np.ascontiguousarray(to_upright(np.asarray(picture), image.orientation)))
         found.notes |= notes | image.notes
@@ -118,9 +119,12 @@ def strictly_decoded(encoded: bytes, path: str, reading: Reading) -> tuple[Image
     image, warning = reading.opened(encoded, path), None
     if image.format in ("JPEG", "MPO") and _known_to_simplejpeg(encoded):
         try:
-            simplejpeg.decode_jpeg(encoded)
+            pixels = simplejpeg.decode_jpeg(encoded)
         except ValueError as error:
             warning = error
+        else:
+            if image.mode != "CMYK":  # whose conversion is Pillow's, as in training
+                return Image.fromarray(pixels), mode_notes(image)
     found = reading.rgb(encoded, image, path)
     if warning:
         raise BadFileError(path, f"is damaged, for libjpeg reads it with a warning ({warning}); replace or remove it")

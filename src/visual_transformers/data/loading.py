@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from visual_transformers.data.module import Samples
 from visual_transformers.data.skipping import NONE_ALLOWED, BadFiles
-from visual_transformers.errors import BadFileError, RunError, UserError
+from visual_transformers.errors import MORE_FILES, BadFileError, RunError, UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -243,7 +243,7 @@ def death_of_a_worker(error: BaseException) -> RunError | None:
         size = shutil.disk_usage("/dev/shm").total / 2**20
         why = f"shared memory ran out: /dev/shm has {size:.0f} MiB, `docker run --shm-size=8g` gives it more"
     elif "open files" in said or "ancdata" in said:
-        why = "too many files are open, `ulimit -n 4096` allows more"
+        why = f"too many files are open, {MORE_FILES}"
     return RunError(f"a loader process ended: {why}. hardware.workers=0 loads without such processes.")
 
 
@@ -280,7 +280,7 @@ def _advice(error: Exception) -> str:
     if "AF_UNIX path too long" in str(error):
         return f"; the folder of temporary files is {tempfile.gettempdir()}, set TMPDIR to a shorter one, as /tmp"
     if "Too many open files" in str(error):
-        return "; `ulimit -n 4096` lets a process open more files"
+        return f"; {MORE_FILES}"
     return ""
 
 

@@ -55,10 +55,8 @@ class MaskFolder(SplitFolders):
             raise DataError(f"data.ignore_labels: {wrong} cannot occur in 8-bit masks; use values from 0 to 255")
         if not self.mask_suffix or self.image_suffix == "":
             raise DataError("data.mask_suffix and data.image_suffix must not be empty; null takes any image ending")
-        if self.label_map is not None:
-            self.label_map = {
-                int(value): int(index) for value, index in self.label_map.items()
-            }  # JSON has no such keys
+        if self.label_map is not None:  # whose keys are texts where it comes from JSON
+            self.label_map = {int(value): int(index) for value, index in self.label_map.items()}
         self._check_labels()
         if (self.test_images is None) != (self.test_masks is None):
             raise DataError("data.test_images and data.test_masks go together; set both or neither")

@@ -22,7 +22,7 @@ from visual_transformers.errors import BadFileError, DataError
 from visual_transformers.paths import expand_home
 
 Preparation = Callable[[Image], Tensor]
-"""From an RGB image of any size to the uint8 image (3, H, W) that the model sees, normalised."""
+"""From an RGB image of any size to the uint8 image (3, H, W) that `transforms.Normalise` makes ready for the model."""
 
 
 class Samples(Protocol):

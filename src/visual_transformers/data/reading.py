@@ -94,9 +94,7 @@ class Reading:
         Raises:
             BadFileError: if the pixels are damaged, or their values do not tell what is white.
         """
-        found = Note.CMYK if image.mode == "CMYK" else Note.NONE
-        if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
-            found |= Note.GRAYSCALE
+        found = mode_notes(image)
         deep = is_deep_colour(image)
         image = decoded(image, path)
         colours = deep_colours(content, image.format, path) if deep else None
@@ -124,6 +122,13 @@ class Reading:
         if white is None or guessed or not 0 <= low <= high <= white:
             raise BadFileError(path, _range(values, low, high, None if guessed else white))
         return (values.astype(np.float64) * (255 / white)).round().astype(np.uint8)
+
+
+def mode_notes(image: Image.Image) -> Note:
+    """Return the notes of an opened image's mode."""
+    if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
+        return Note.GRAYSCALE
+    return Note.CMYK if image.mode == "CMYK" else Note.NONE
 
 
 USUAL = Reading()
@@ -183,8 +188,9 @@ def orientation(content: bytes, reading: Reading, path: str | Path) -> int:
 
     Pillow gives a TIFF file upright already, for its orientation is no EXIF.
     """
-    marked = any(mark in content for mark in EXIF) or AVIF in content[:32]  # quicker than to parse the file
-    if not reading.upright or not marked:
+    if not reading.upright:
+        return UPRIGHT
+    if AVIF not in content[:32] and not any(mark in content for mark in EXIF):  # which is quicker than to parse it
         return UPRIGHT
     image = reading.opened(content, path)
     if image.format == "TIFF":
