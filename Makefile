@@ -25,27 +25,28 @@ test: setup ## the test suite (what CI runs)
 
 SECONDS ?= 600
 fuzz: setup ## files, names and settings at random for 600 s (SECONDS=600), each read or refused in a sentence
-	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --seconds $(SECONDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.fuzz --seconds $(SECONDS)
 
 RECORD ?=
 test-defaults: setup ## train every model with its defaults, compare scores with floors (hours; RECORD=--record)
-	$(BIN)/python tests/defaults.py $(RECORD)
+	$(BIN)/python -m tests.support.defaults $(RECORD)
 
 KILLS ?= 20
 test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an uninterrupted one
-	$(BIN)/python tests/killing.py --kills $(KILLS)
+	$(BIN)/python -m tests.support.killing --kills $(KILLS)
 
 test-devices: setup ## compare two devices with one on images (DATA=PATH, with train and val)
-	$(BIN)/python tests/devices.py $(DATA)
+	$(BIN)/python -m tests.support.devices $(DATA)
 
 SELECT ?=
 test-cluster: setup ## sweeps on a real SLURM cluster, set up on Debian as root (SELECT="array or preempted")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -k "$(SELECT)" tests/cluster
 
-check: setup ## lint, format and types
+check: setup ## lint, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup ## performance comparisons, each in one run
 	$(BIN)/python benchmarks/reassociation.py

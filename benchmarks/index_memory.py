@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visual_transformers.data.index import FileIndex
+from visual_transformers.data.io.file_index import FileIndex
 
 CLASSES, PER_CLASS, WORKERS, CHUNK = 1000, 1280, 2, 4000
 

@@ -28,11 +28,11 @@ from torchvision import transforms as v1
 from torchvision import tv_tensors
 
 from visual_transformers.data.augmentation import CropAndFlip, ScaleCropFlip
-from visual_transformers.data.classified import CentralView
-from visual_transformers.data.decoding import EncodedImage
-from visual_transformers.data.files import images_below
-from visual_transformers.data.loading import SeededSamples
-from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from visual_transformers.data.classification.base import CentralView
+from visual_transformers.data.io.files import images_below
+from visual_transformers.data.io.images import EncodedImage
+from visual_transformers.data.loader import SeededSamples
+from visual_transformers.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalise
 
 BATCH, REPEATS, MOST_FILES = 20, 5, 200
 NORMALISED = [v1.ToTensor(), v1.Normalize(IMAGENET_MEAN, IMAGENET_STD)]

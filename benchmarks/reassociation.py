@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from visual_transformers.models.tokenizers import FilterTokenizer, TokenizerOptions
-from visual_transformers.models.tokens import Projector
+from visual_transformers.models.vt.modules import Projector
+from visual_transformers.models.vt.tokenizers import FilterTokenizer, TokenizerOptions
 
 CHANNELS, TOKENS, TOKEN_CHANNELS, REPEATS = 256, 8, 1024, 7
 DESIGNS = {"the paper's, 32 groups": (32, True), "the reference implementation's, dense": (1, False)}

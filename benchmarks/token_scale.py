@@ -27,16 +27,16 @@ from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from visual_transformers.attention import entropy
-from visual_transformers.command_line import completed
-from visual_transformers.config import checked
-from visual_transformers.evaluation import evaluate
-from visual_transformers.models.token_mixing import TokenTransformer
-from visual_transformers.models.tokenizers import Tokenizer
-from visual_transformers.models.tokens import Projector, VTModule, VTPyramid
+from visual_transformers.cli.shorthands import completed
+from visual_transformers.config.validation import checked
+from visual_transformers.inference.token_attention import entropy
+from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid
+from visual_transformers.models.vt.tokenizers import Tokenizer
+from visual_transformers.models.vt.transformer import TokenTransformer
+from visual_transformers.runs.run_dir import RunDirectory
 from visual_transformers.tables import print_table
-from visual_transformers.train_run import TrainRun
-from visual_transformers.training.rundir import RunDirectory
+from visual_transformers.training.evaluate import evaluate
+from visual_transformers.training.trainer import TrainRun
 
 
 def rms(x: Tensor) -> float:

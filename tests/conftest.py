@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from visual_transformers.config import Config, checked
-from visual_transformers.training import environment
+from tests.support import forked_command
+from visual_transformers.config.validation import Config, checked
+from visual_transformers.distributed import environment
 
-sys.path.insert(0, str(Path(__file__).parent))  # where the tests have their helpers
-
-import forked_command
+pytest_plugins = ["tests.support.image_fixtures", "tests.support.model_fixtures"]
 
 TINY = [
     "hardware.threads=1",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from visual_transformers.report.mode import read
-from visual_transformers.settings import ReportSettings
+from visual_transformers.config.schema import ReportSettings
+from visual_transformers.modes.report import read
 
 
 def benchmark(name):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import defaults
 import pytest
-from defaults import PROMISES, Promise
 
+from tests.support import defaults
+from tests.support.defaults import PROMISES, Promise
 from visual_transformers import runner
-from visual_transformers.config import checked
+from visual_transformers.config.validation import checked
 
 ROOT = Path(__file__).parents[1]
 RECORDED = defaults.recorded()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from visual_transformers.command_line import completed
-from visual_transformers.config import checked
+from visual_transformers.cli.shorthands import completed
+from visual_transformers.config.validation import checked
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "experiments/README.md", "docs/cluster.md")

@@ -13,16 +13,16 @@ from PIL import Image
 from torch import nn
 
 from visual_transformers import runner
+from visual_transformers.checkpoints import train_state, weights
+from visual_transformers.checkpoints.train_state import TrainState
 from visual_transformers.data.digits import Digits
+from visual_transformers.distributed.hardware import Hardware
 from visual_transformers.errors import ConfigError, DataError, Interrupted, RunError, WeightsError
-from visual_transformers.evaluation import evaluate
-from visual_transformers.models import resnet18, vt_fpn, weights
-from visual_transformers.starting import go_on
-from visual_transformers.tasks import Classification, Segmentation
-from visual_transformers.training import checkpoint
-from visual_transformers.training.checkpoint import TrainState
-from visual_transformers.training.hardware import Hardware
-from visual_transformers.training.rundir import RunDirectory
+from visual_transformers.models import resnet18, vt_fpn
+from visual_transformers.runs.run_dir import RunDirectory
+from visual_transformers.tasks.task import Classification, Segmentation
+from visual_transformers.training.evaluate import evaluate
+from visual_transformers.training.start import go_on
 
 TIMINGS = ("images_per_second",)
 
@@ -237,7 +237,7 @@ def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
 def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
     run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
     run.parts.model.to("meta")
-    go_on(run, checkpoint.latest(RunDirectory(finished)))
+    go_on(run, train_state.latest(RunDirectory(finished)))
     assert run.state.scores.confusion.counts.device.type == "meta"
 
 

@@ -1,7 +1,7 @@
 """Hydra's launchers, for sweeps that go on: on this machine, by submitit on this machine, and on SLURM clusters.
 
 Hydra takes plugins from this namespace package alone; what they do with a sweep's folder is in
-`visual_transformers.sweeps`.
+`visual_transformers.runs.sweep_dir`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (
 from omegaconf import OmegaConf, open_dict
 
 from visual_transformers.errors import ConfigError, Interrupted, RunError
-from visual_transformers.sweeps import LAUNCHED, NEW, TRAIN, Job, SweepFolder, log_of
-from visual_transformers.training.lock import RunLock
+from visual_transformers.runs.lock import RunLock
+from visual_transformers.runs.sweep_dir import LAUNCHED, NEW, TRAIN, Job, SweepFolder, log_of
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class SweepThatGoesOn(ABC):
         Raises:
             ConfigError: if it is not sound, or another one than that of the finished run which stands for this job.
         """
-        from visual_transformers import jobs  # which imports torch, and Hydra imports this file for every program
+        from visual_transformers.cli import jobs  # which imports torch, and Hydra imports this file for every program
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides))
         before = HydraConfig.instance().cfg

@@ -5,22 +5,23 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from visual_transformers import about
+from visual_transformers.checkpoints import weights
+from visual_transformers.config.schema import Config, Node
+from visual_transformers.distributed import collectives
+from visual_transformers.distributed.collectives import Agreement
+from visual_transformers.distributed.stop import Interruption
 from visual_transformers.errors import Interrupted, RunError
-from visual_transformers.evaluation import draw_attention, score
+from visual_transformers.inference.predictor import say_other_settings, trained_weights
 from visual_transformers.loggers import Loggers
-from visual_transformers.models import weights
-from visual_transformers.parts import Parts
-from visual_transformers.results import Results
-from visual_transformers.settings import Config, Node
-from visual_transformers.starting import started
-from visual_transformers.train_run import TrainRun
-from visual_transformers.trained import say_other_settings, trained_weights
-from visual_transformers.training import distributed, status
-from visual_transformers.training.distributed import Agreement
-from visual_transformers.training.interruption import Interruption
-from visual_transformers.training.lock import RunLock
-from visual_transformers.training.rundir import RunDirectory
+from visual_transformers.runs import status
+from visual_transformers.runs.lock import RunLock
+from visual_transformers.runs.results import Results
+from visual_transformers.runs.run_dir import RunDirectory
+from visual_transformers.training import metadata
+from visual_transformers.training.components import Parts
+from visual_transformers.training.evaluate import draw_attention, score
+from visual_transformers.training.start import started
+from visual_transformers.training.trainer import TrainRun
 
 NOTHING, SAVE, STOP, YIELD = range(4)
 """What a process may wish between two steps, each including the one before; to yield is to be started again later."""
@@ -38,7 +39,7 @@ def train(cfg: Config, directory: Path) -> float:
         Interrupted: on Ctrl-C, SIGTERM or SIGUSR2, after the state was saved.
     """
     files = RunDirectory(directory)
-    main = distributed.is_main()
+    main = collectives.is_main()
     with RunLock(directory) if main else nullcontext():
         run = started(cfg, files)
         info = run.info()
@@ -49,7 +50,7 @@ def train(cfg: Config, directory: Path) -> float:
         ):
             wishes = Wishes(interruption)
             fit(run, log, wishes)
-            distributed.wait_for_all()  # nobody reads before the weights are written
+            collectives.wait_for_all()  # nobody reads before the weights are written
             if run.state.evaluated_step < run.total_steps:
                 raise wishes.interrupted(
                     f"stopped at step {run.state.step} of {run.total_steps}, {goes_on(cfg, files)}"
@@ -60,7 +61,7 @@ def train(cfg: Config, directory: Path) -> float:
                 draw_attention(run.parts, results.pictures[: log.attention], directory / "attention")
                 log.results(results)
             outcome.score = winner[cfg.task["metric"]]
-        distributed.wait_for_all()  # nobody ends before the loggers have
+        collectives.wait_for_all()  # nobody ends before the loggers have
         if main:
             title = f"{cfg.name}: the best weights, from epoch {winner['epoch']:g}, {scored_on(run.parts, results)}"
             results.print(title, directory)
@@ -112,9 +113,9 @@ def test(cfg: Config, directory: Path) -> float:
     say_other_settings(cfg, file)
     results = score(cfg, parts)
     assert results is not None  # nobody asks it to stop
-    if distributed.is_main():
+    if collectives.is_main():
         results.write(
-            directory / "test", about.about(cfg, parts) | about.of_training(file) | {"weights": str(file.path)}
+            directory / "test", metadata.about(cfg, parts) | metadata.of_training(file) | {"weights": str(file.path)}
         )
         results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
     return results.scores[cfg.task["metric"]]

@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent))
-
-from login_node import JOB, PATIENCE, SCRIPT, Cluster
+from tests.support.login_node import JOB, PATIENCE, SCRIPT, Cluster
 
 
 @pytest.fixture(scope="session")

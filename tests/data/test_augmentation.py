@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from visual_transformers.data.augmentation import CropAndFlip, ScaleCropFlip
-from visual_transformers.data.decoding import EncodedImage
+from visual_transformers.data.io.images import EncodedImage
 from visual_transformers.errors import DataError
 
 CLASSES = 10

@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 
 from visual_transformers.data import Digits, DigitScenes
+from visual_transformers.data.datamodule import DataModule, Samples
 from visual_transformers.data.digits import Scenes, digit_images, photographs
-from visual_transformers.data.module import DataModule, Samples
 
 SPLITS = ["train", "val"]
 BACKGROUND = 10

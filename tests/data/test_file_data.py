@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from visual_transformers.data import ImageNet, MaskFolder
-from visual_transformers.data.module import FileData
+from visual_transformers.data.datamodule import FileData
 from visual_transformers.errors import BadFileError, DataError
 
 Make = Callable[..., FileData]

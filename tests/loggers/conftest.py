@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from visual_transformers.loggers import RunInfo
-
-sys.path.insert(0, str(Path(__file__).parent))  # where these tests have their helpers
 
 
 @pytest.fixture(autouse=True)

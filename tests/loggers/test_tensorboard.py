@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sessions import info, killed_session, records, session, wait_for_the_next_second
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.support.wandb_sessions import info, killed_session, records, session, wait_for_the_next_second
 
 from visual_transformers.errors import ConfigError, Interrupted
 from visual_transformers.loggers import Files, Logger, Loggers, TensorBoard
@@ -75,7 +75,7 @@ def test_a_logger_that_was_added_later_has_what_came_before(tmp_path):
 
 
 def test_without_tensorboard_the_configuration_is_refused_and_says_what_to_install(composed, monkeypatch):
-    from visual_transformers.config import checked
+    from visual_transformers.config.validation import checked
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorboard" else sys)
     with pytest.raises(ConfigError, match=r"logger=tensorboard: .* pip install 'visual-transformers\[tensorboard\]'"):

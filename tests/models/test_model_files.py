@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from visual_transformers import models
-from visual_transformers.targets import allowed_object, build
+from visual_transformers.config.instantiate import allowed_object, build
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "experiments" / "sweep").glob("ablation_*.yaml"))

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from omegaconf import open_dict
 from torch import Tensor, nn
 
-from visual_transformers.config import checked
+from visual_transformers.config.validation import checked
 from visual_transformers.errors import ConfigError
-from visual_transformers.tasks import Classification, Segmentation, Task
+from visual_transformers.tasks.task import Classification, Segmentation, Task
 from visual_transformers.training.distillation import Distillation
 
 SHAPES = {"images": (6, 5), "pixels": (6, 5, 4, 3)}

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from visual_transformers import runner
-from visual_transformers.data.loading import Loading, training_batches
+from visual_transformers.data.loader import Loading, training_batches
+from visual_transformers.distributed.hardware import Hardware
 from visual_transformers.errors import RunError
-from visual_transformers.train_run import TrainRun
-from visual_transformers.training.hardware import Hardware
-from visual_transformers.training.rundir import RunDirectory
+from visual_transformers.runs.run_dir import RunDirectory
+from visual_transformers.training.trainer import TrainRun
 
 SMALL = ("data.image_size=16", "data.batch_size=500", "training.epochs=1")
 

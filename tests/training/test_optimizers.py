@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from visual_transformers.config import checked
+from visual_transformers.config.instantiate import build
+from visual_transformers.config.validation import checked
 from visual_transformers.errors import ConfigError
-from visual_transformers.targets import build
 
 RATE, ALPHA, EPS, MOMENTUM, DECAY = 0.16, 0.9, 1e-3, 0.9, 0.01
 GRADIENTS = [torch.tensor([1e-3, -0.2, 30.0]).double() * factor for factor in (1.0, -0.5, 2.0)]
@@ -53,7 +53,7 @@ def test_without_timm_the_error_says_how_to_get_it(composed, monkeypatch):
     def missing(*_):
         raise ModuleNotFoundError("No module named 'timm'")
 
-    monkeypatch.setattr("visual_transformers.targets.get_object", missing)
+    monkeypatch.setattr("visual_transformers.config.instantiate.get_object", missing)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"optimizer\._target_=timm\.optim\.RMSpropTF: .*visual-transformers\[timm\]"):
         checked(composed("optimizer=rmsprop"))

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from visual_transformers.checkpoints import weights
 from visual_transformers.errors import ConfigError, UserError
-from visual_transformers.models import vt_fpn, vt_resnet18, weights
+from visual_transformers.models import vt_fpn, vt_resnet18
 from visual_transformers.training.teacher import build_distillation
 
 timm = pytest.importorskip("timm")

@@ -16,8 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as F
 
-from visual_transformers.data.decoding import EncodedImage
-from visual_transformers.data.transforms import IGNORE, mirrored_classes
+from visual_transformers.data.io.images import EncodedImage
+from visual_transformers.data.normalization import IGNORE, mirrored_classes
 from visual_transformers.errors import DataError
 
 POLICIES = {"autoaugment": v2.AutoAugment, "trivialaugment": v2.TrivialAugmentWide}

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from visual_transformers.data.module import DataModule, Preparation, Samples, spread
-from visual_transformers.data.transforms import whole_image
+from visual_transformers.data.datamodule import DataModule, Preparation, Samples, spread
+from visual_transformers.data.normalization import whole_image
 from visual_transformers.errors import DataError
 
 Split = Literal["train", "val"]

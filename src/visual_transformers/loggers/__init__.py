@@ -1,8 +1,8 @@
 """Where a run's progress goes. All loggers get the same records."""
 
+from visual_transformers.loggers.base import Logger, Loggers, RunInfo
 from visual_transformers.loggers.console import Console
 from visual_transformers.loggers.files import Files
-from visual_transformers.loggers.logger import Logger, Loggers, RunInfo
 from visual_transformers.loggers.records import Record, read_records
 from visual_transformers.loggers.tensorboard import TensorBoard
 from visual_transformers.loggers.wandb import WandB

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console as RichConsole
 from rich.progress import Progress
 
-from visual_transformers.loggers.logger import Logger, RunInfo
+from visual_transformers.loggers.base import Logger, RunInfo
 from visual_transformers.loggers.records import Record
 from visual_transformers.progress import bar
 

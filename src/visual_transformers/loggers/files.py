@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from visual_transformers import atomic, json_text, plots
-from visual_transformers.loggers.logger import Logger, RunInfo
+from visual_transformers import atomic, json_text
+from visual_transformers.loggers.base import Logger, RunInfo
 from visual_transformers.loggers.records import Record
+from visual_transformers.plotting import run_plots
+from visual_transformers.runs.run_dir import METRICS
 from visual_transformers.tables import csv_text
-from visual_transformers.training.rundir import METRICS
 
 
 @dataclass
@@ -46,4 +47,4 @@ class Files(Logger):
         """Draw the curves."""
         self.file.close()
         if self.curves and self.records:
-            plots.curves(self.run.directory / "curves.png", self.records, self.run.metric, self.run.name)
+            run_plots.curves(self.run.directory / "curves.png", self.records, self.run.metric, self.run.name)

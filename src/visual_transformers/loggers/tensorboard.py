@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from visual_transformers.loggers.logger import Logger, RunInfo
+from visual_transformers.loggers.base import Logger, RunInfo
 from visual_transformers.loggers.records import Record, charted
-from visual_transformers.results import MOST_CONFUSED, Results, attention_sheets
+from visual_transformers.runs.results import MOST_CONFUSED, Results, attention_sheets
 from visual_transformers.tables import markdown_table
 
 SAID_BY_STEPS = ("kind", "step", "epoch", "lr")

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from visual_transformers.models.pointwise import Initialisation
 from visual_transformers.models.resnet import BackboneName, ResNetStages, block_and_layers, check_images, drop_rates
-from visual_transformers.models.tokens import NormName, TokenizerName, TokenModuleName, VTDesign, VTPyramid
+from visual_transformers.models.vt.layers import Initialisation
+from visual_transformers.models.vt.modules import NormName, TokenizerName, TokenModuleName, VTDesign, VTPyramid
 
 LEVELS = ("c2", "c3", "c4", "c5")
 

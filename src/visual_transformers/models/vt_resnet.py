@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from visual_transformers.models.pointwise import Initialisation
 from visual_transformers.models.resnet import BackboneName, ResNetStages, block_and_layers, check_images, drop_rates
-from visual_transformers.models.tokens import (
+from visual_transformers.models.vt.layers import Initialisation
+from visual_transformers.models.vt.modules import (
     NormName,
     TokenizerName,
     TokenModuleName,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visual_transformers.config.instantiate import blamed_on
 from visual_transformers.errors import ConfigError
-from visual_transformers.targets import blamed_on
 
 
 @dataclass(kw_only=True)

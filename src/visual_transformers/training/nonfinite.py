@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from visual_transformers import atomic
-from visual_transformers.data.loading import SeededSamples, StepSampler
-from visual_transformers.data.module import Samples
-from visual_transformers.data.samples import FileSamples
+from visual_transformers.checkpoints.train_state import StepEntry
+from visual_transformers.data.datamodule import Samples
+from visual_transformers.data.dataset import FileSamples
+from visual_transformers.data.loader import SeededSamples, StepSampler
+from visual_transformers.distributed import collectives
 from visual_transformers.errors import RunError, UserError
-from visual_transformers.training import distributed
-from visual_transformers.training.meter import Entry
 
 NAMED = 5
 """Files of the batch that the message names; the dump has them all."""
@@ -63,7 +63,7 @@ class NonFinite:
     path: Path
     config: dict[str, Any]
 
-    def stop(self, entry: Entry) -> None:
+    def stop(self, entry: StepEntry) -> None:
         """Leave the dump and raise.
 
         Raises:
@@ -71,9 +71,9 @@ class NonFinite:
         """
         step, lr, loss, norm = int(entry[0]), *entry[1:]
         files = self.files(step)
-        if distributed.is_main():
+        if collectives.is_main():
             self.dump(step, {"lr": lr, "loss": loss, "gradient_norm": norm, "files": files})
-        distributed.wait_for_all()  # nobody ends before it is written
+        collectives.wait_for_all()  # nobody ends before it is written
         what = (
             f"the gradient norm of step {step} is {norm}"
             if math.isfinite(loss)

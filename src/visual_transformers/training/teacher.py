@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from visual_transformers.adoption import sanitized
-from visual_transformers.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from visual_transformers.checkpoints import weights
+from visual_transformers.config.adoption import sanitized
+from visual_transformers.config.instantiate import build
+from visual_transformers.config.schema import Node
+from visual_transformers.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from visual_transformers.errors import ConfigError, WeightsError
-from visual_transformers.models import weights
-from visual_transformers.settings import Node
-from visual_transformers.targets import build
 from visual_transformers.training.distillation import Distillation
 
 

@@ -1,0 +1,1 @@
+"""The command line: what is typed, composed by Hydra, becomes a call of one mode."""

@@ -1,0 +1,139 @@
+"""Adopt the settings that a weight file carries, as plain data: nothing in them is resolved, fetched or called."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from visual_transformers.config.instantiate import ALLOWED_TARGETS, allowed_object, returns_kind, trusted
+from visual_transformers.config.schema import Node
+from visual_transformers.errors import ConfigError
+
+ADOPTED = ("task", "model", "data", "inference")
+"""Groups that a trained model brings along, unless the command line chooses others."""
+FETCHES: Mapping[str, Any] = {
+    "download": False,
+    "weights": None,
+    "weights_backbone": None,
+    "pretrained": False,
+    "pretrained_backbone": False,
+    "pretrained_cfg": None,
+    "pretrained_cfg_overlay": None,
+    "checkpoint_path": None,
+    "cache_dir": None,
+}
+"""Arguments by which data sets and the builders of torchvision and timm download or read other files, with values that
+turn this off: a weight file brings its weights itself."""
+
+
+def adopt(cfg: DictConfig, trained: Node, overrides: Sequence[str], source: str) -> None:
+    """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries, key by key.
+
+    What the command line says is laid over it: a key that its `overrides` set or take away stays so, whether `trained`
+    has that key or was left by a version that did not know it; a group that they choose stays as it is composed, but
+    images are prepared as in training; a recipe chooses all.
+
+    Args:
+        cfg: the composed configuration, which is changed.
+        trained: from the file.
+        overrides: of the command line.
+        source: the file, for messages.
+
+    Raises:
+        ConfigError: if the file brings more than data.
+    """
+    named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
+    if "recipe" in named:
+        return
+    trust = trusted(list(cfg.trust))
+    for group in ADOPTED:
+        if not isinstance(trained.get(group), dict):
+            continue
+        composed = cfg[group]
+        brought = OmegaConf.create(sanitized(trained[group], group, source, trust))
+        if group in named:
+            cfg[group] = _prepared_alike(composed, brought, trust) if group == "data" else composed
+        else:
+            cfg[group] = brought
+        _lay_over(cfg, group, composed, dict(zip(named, overrides, strict=True)))
+
+
+def _lay_over(cfg: DictConfig, group: str, composed: DictConfig, overrides: Mapping[str, str]) -> None:
+    """Set or take away what the command line names in a group, as it is composed."""
+    for name, override in overrides.items():
+        if not name.startswith(f"{group}."):
+            continue
+        key = name.removeprefix(f"{group}.")
+        parent = key.partition(".")[0]
+        if parent not in cfg[group] and isinstance(composed.get(parent), DictConfig):
+            OmegaConf.update(cfg[group], parent, composed[parent], force_add=True)  # a node that older versions lack
+        if override.startswith("~"):
+            with open_dict(cfg):
+                cfg[group].pop(key, None)
+        else:
+            OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key), force_add=True)
+
+
+def _prepared_alike(composed: DictConfig, brought: DictConfig, trust: Sequence[str]) -> DictConfig:
+    """Another data set, with the keys that say how the trained model's images were prepared."""
+    try:
+        kept = getattr(allowed_object(composed._target_, "data", trust=trust), "prepared_by", ())
+    except ConfigError:  # which the check of the configuration says
+        return composed
+    composed = copy.deepcopy(composed)
+    for key in set(kept) & set(brought):
+        OmegaConf.update(composed, key, brought[key], merge=False)
+    return composed
+
+
+def sanitized(node: Any, group: str, source: str, trust: Sequence[str]) -> Any:
+    """Return a group's keys as a weight file brings them, with nothing left in them that reads or downloads.
+
+    Which targets they may name is checked with the other targets of the configuration.
+
+    Args:
+        node: the keys, from the file.
+        group: to which they belong.
+        source: the file, for messages.
+        trust: packages of the user's own that may be named.
+
+    Raises:
+        ConfigError: if they hold an interpolation, a model of a hub, or a function that does not say what it returns.
+    """
+    if isinstance(node, list | tuple):
+        return [sanitized(inner, group, source, trust) for inner in node]
+    if isinstance(node, str) and "${" in node:
+        raise ConfigError(f"{group}: {source} contains {node!r}. Interpolations from weight files are not resolved.")
+    if not isinstance(node, dict):
+        return node
+    kept = {key: sanitized(value, f"{group}.{key}", source, trust) for key, value in node.items()}
+    return _without_downloads(kept, group, source, trust) if "_target_" in node else kept
+
+
+def _without_downloads(node: Node, group: str, source: str, trust: Sequence[str]) -> Node:
+    """Return a node with a target, its arguments that read or download set to values that do not."""
+    if ":" in str(node.get("model_name", "")):  # timm's way to name a hub or a folder
+        raise ConfigError(
+            f"{group}.model_name={node['model_name']}: {source} names a model of a hub. To download it, type "
+            "that on the command line."
+        )
+    ours = str(node["_target_"]).startswith(ALLOWED_TARGETS)
+    if ours:
+        node = {key: value for key, value in node.items() if key not in FETCHES}
+    try:
+        target = allowed_object(node["_target_"], group, (object,), trust)
+    except ConfigError:  # which the check of the configuration says
+        return node
+    name = f"{group}._target_={node['_target_']}"
+    if getattr(target, "__name__", "") == "get_model":  # torchvision's, whose keywords are those of any builder
+        raise ConfigError(f"{name}: {source} names a model by its name. Only its own builder is allowed.")
+    if not ours and not returns_kind(target, (object,), trusted=False):
+        raise ConfigError(
+            f"{name}: {source} names a function without a return annotation. Annotate it, or name a class."
+        )
+    known = inspect.signature(target).parameters
+    return node | {key: value for key, value in FETCHES.items() if ours and key in known}

@@ -1,0 +1,1 @@
+"""Files: images, lists, names and downloads."""

@@ -1,0 +1,1 @@
+"""Data sets with one mask per image."""

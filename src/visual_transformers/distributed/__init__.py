@@ -1,0 +1,1 @@
+"""Processes and devices: launch, collectives, hardware, requests to stop."""

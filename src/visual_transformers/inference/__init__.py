@@ -1,0 +1,1 @@
+"""Use of a trained model: prediction, windows, attention of tokens."""

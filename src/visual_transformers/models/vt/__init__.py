@@ -1,0 +1,1 @@
+"""Tokenizers, transformer and projector (section 3 of the paper)."""

@@ -1,0 +1,1 @@
+"""What `mode=NAME` runs; each module defines `run(cfg, directory)`."""

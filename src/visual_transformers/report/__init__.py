@@ -1,1 +1,0 @@
-"""What many runs say together: tables, pictures and a page, from the files that they left."""

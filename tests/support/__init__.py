@@ -1,0 +1,1 @@
+"""Helpers of the tests, and the programs behind make's slow targets."""
