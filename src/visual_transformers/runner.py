@@ -9,7 +9,7 @@ from visual_transformers.checkpoints import weights
 from visual_transformers.config.schema import Config, Node
 from visual_transformers.distributed import collectives
 from visual_transformers.distributed.collectives import Agreement
-from visual_transformers.distributed.stop import Interruption
+from visual_transformers.distributed.signals import Interruption
 from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.inference.predictor import say_other_settings, trained_weights
 from visual_transformers.loggers import Loggers

@@ -14,7 +14,7 @@ import yaml
 from tests.support.login_node import PATIENCE, wait_until
 from tests.support.run_differences import of_records, unequal
 
-from visual_transformers.loggers.wandb import offline_log
+from visual_transformers.loggers.wandb import transaction_log
 
 pytestmark = pytest.mark.cluster
 SMALL = ("model.token_channels=32", "data.batch_size=16", "training.steps=200")
@@ -93,8 +93,8 @@ def moments(path: Path) -> list[tuple[str, int]]:
 
 def in_one_wandb_run(folder: Path) -> Counter[tuple[str, int]]:
     """How often each record is in the sessions of the one W&B run of a folder."""
-    assert len({path.stem for path in offline_log.logs(folder)}) == 1
-    found = [row for path in offline_log.logs(folder) for row in offline_log.rows(path)]
+    assert len({path.stem for path in transaction_log.logs(folder)}) == 1
+    found = [row for path in transaction_log.logs(folder) for row in transaction_log.rows(path)]
     return Counter((row["kind"], row["step"]) for row in found if row["kind"] in ("step", "epoch"))
 
 

@@ -15,8 +15,8 @@ from PIL import ExifTags, Image
 from visual_transformers.data.dataset import ClassifiedImages
 from visual_transformers.data.io.file_index import FileIndex
 from visual_transformers.data.io.reading import Note
-from visual_transformers.modes.check_data.findings import Findings, equal_images, mean_and_deviation
 from visual_transformers.modes.check_data.inspection import BAD_IMAGE, Inspected, inspect
+from visual_transformers.modes.check_data.statistics import Findings, equal_images, mean_and_deviation
 
 Noise = Callable[..., NDArray[np.uint8]]
 

@@ -37,7 +37,7 @@ from visual_transformers.data.io.images import EncodedImage, read_image
 from visual_transformers.data.io.reading import Reading
 from visual_transformers.data.io.text_lists import lines
 from visual_transformers.data.segmentation.coco.labels import class_indices
-from visual_transformers.data.segmentation.coco.stuff_annotations import read as read_regions
+from visual_transformers.data.segmentation.coco.stuff_json import read as read_regions
 from visual_transformers.errors import BadFileError, ConfigError, DataError, UserError, WeightsError
 from visual_transformers.models import resnet18
 from visual_transformers.modes.check_data.inspection import inspect

@@ -18,7 +18,7 @@ from typing import Any
 from tests.support.wandb_server import WandbServer
 from visual_transformers.errors import Interrupted, RunError
 from visual_transformers.loggers import Files, Logger, Loggers, Record, RunInfo
-from visual_transformers.loggers.wandb import offline_log
+from visual_transformers.loggers.wandb import transaction_log
 
 EPOCH = 5
 """Steps, of which the last one also has an epoch's record."""
@@ -119,7 +119,7 @@ def of_type(messages: list[dict[str, Any]], kind: str) -> list[Any]:
 
 def has_step(folder: Path, step: int) -> bool:
     """Whether W&B's logs have a record of a step by now."""
-    return any(row["step"] == step for log in logs(folder) for row in offline_log.rows(log))
+    return any(row["step"] == step for log in logs(folder) for row in transaction_log.rows(log))
 
 
 def sent_by_hand(server: WandbServer, *arguments: object) -> None:

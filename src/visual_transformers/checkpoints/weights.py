@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from visual_transformers import atomic, json_text
 from visual_transformers.checkpoints import torchvision_weights
+from visual_transformers.checkpoints.compatibility import Differences, Loaded, counts_batches, first_difference, listed
 from visual_transformers.checkpoints.key_mapping import NamedTensors, common_prefix, matched, renamed
-from visual_transformers.checkpoints.load_report import Differences, Loaded, counts_batches, first_difference, listed
 from visual_transformers.data.imagenet_classes import readable, words
 from visual_transformers.errors import WeightsError
 from visual_transformers.paths import expand_home, makes_a_folder

@@ -26,7 +26,7 @@ from torch.multiprocessing.spawn import (
 
 from visual_transformers.config.schema import Config
 from visual_transformers.distributed import collectives, environment
-from visual_transformers.distributed.stop import STOPPING
+from visual_transformers.distributed.signals import STOPPING
 from visual_transformers.errors import ConfigError, RunError, UserError
 
 Work = Callable[[Config, Path], float | None]

@@ -14,7 +14,7 @@ from typing import Any
 from visual_transformers.errors import INTERRUPTED, Interrupted, RunError
 from visual_transformers.distributed import environment
 from visual_transformers.runs import status
-from visual_transformers.distributed.stop import SCHEDULER_SIGNAL
+from visual_transformers.distributed.signals import SCHEDULER_SIGNAL
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Literal
 from visual_transformers.errors import ConfigError, Interrupted
 from visual_transformers.loggers.base import Logger, RunInfo
 from visual_transformers.loggers.records import Record
-from visual_transformers.loggers.wandb.background import Background
+from visual_transformers.loggers.wandb.worker_thread import Background
 from visual_transformers.runs.results import Results
 
 PATIENCE = 60.0

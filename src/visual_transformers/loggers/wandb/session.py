@@ -21,8 +21,8 @@ from visual_transformers import atomic
 from visual_transformers.errors import ConfigError
 from visual_transformers.loggers.base import RunInfo
 from visual_transformers.loggers.records import Moment, Record, charted, moment
-from visual_transformers.loggers.wandb import media, offline_log
-from visual_transformers.loggers.wandb.background import in_a_line
+from visual_transformers.loggers.wandb import media, transaction_log
+from visual_transformers.loggers.wandb.worker_thread import in_a_line
 from visual_transformers.runs.results import Results
 from visual_transformers.runs.run_dir import RunDirectory
 
@@ -116,7 +116,7 @@ class Session:
         """Open the W&B run, offline if the server does not answer, and log what earlier sessions lost."""
         if self.mode == "disabled":
             return
-        offline_log.remove_empty(self.folder)
+        transaction_log.remove_empty(self.folder)
         run_id = self._id()
         try:
             self.run = self._opened(run_id)
@@ -129,7 +129,7 @@ class Session:
         how_to_send = f"offline ({self.reason}); `wandb sync {self.folder}` sends it"
         print(f"W&B: {self.run.url if self.mode == 'online' else how_to_send}")
         on_server = self.run.starting_step if self.mode == "online" else None
-        self.logged = offline_log.logged(self.folder, run_id, on_server)
+        self.logged = transaction_log.logged(self.folder, run_id, on_server)
         self._define_curves(self.run)
         for record in self.info.earlier():
             self.record(record)

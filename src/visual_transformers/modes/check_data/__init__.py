@@ -17,9 +17,9 @@ from visual_transformers.data.loader import Loading, processes, seeded
 from visual_transformers.distributed.stop_at_once import interruptible
 from visual_transformers.errors import DataError, MissingMasksError
 from visual_transformers.modes.check_data import output
-from visual_transformers.modes.check_data.findings import Findings
 from visual_transformers.modes.check_data.inspection import MISSING_MASK, Fault, inspect
 from visual_transformers.modes.check_data.output import Split
+from visual_transformers.modes.check_data.statistics import Findings
 from visual_transformers.progress import progress
 
 PORTION = 32

@@ -14,8 +14,8 @@ from visual_transformers.data.dataset import FileSamples
 from visual_transformers.data.io.reading import Note
 from visual_transformers.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from visual_transformers.modes.check_data import plots
-from visual_transformers.modes.check_data.findings import Findings, equal_images, mean_and_deviation
 from visual_transformers.modes.check_data.inspection import Fault
+from visual_transformers.modes.check_data.statistics import Findings, equal_images, mean_and_deviation
 from visual_transformers.tables import markdown_table, print_table
 
 Report = dict[str, Any]

@@ -11,7 +11,7 @@ from visual_transformers.data.dataset import Masks
 from visual_transformers.data.io.file_index import FileIndex
 from visual_transformers.data.normalization import IGNORE
 from visual_transformers.data.segmentation.base import INVALID, LabelTable, MaskFiles, SplitFolders
-from visual_transformers.data.segmentation.coco import panoptic, stuff_annotations
+from visual_transformers.data.segmentation.coco import panoptic, stuff_json
 from visual_transformers.data.segmentation.coco.labels import OTHER, STUFF, LabelSet, class_indices, ids, names
 from visual_transformers.data.segmentation.pairing import pair_by_number
 from visual_transformers.errors import DataError
@@ -87,7 +87,7 @@ class CocoStuff(SplitFolders):
         """Images and masks of `train` or `val`; `test` is `val`, for COCO's test masks were never published."""
         images, masks = self.places(split)
         if self.encoding == "stuff_json":
-            return stuff_annotations.read(masks, images, class_indices(self.label_set), self.layout())
+            return stuff_json.read(masks, images, class_indices(self.label_set), self.layout())
         if self.encoding == "panoptic":
             return panoptic.read(masks, images, class_indices(self.label_set), self.layout(), self.excluded)
         files, pngs = pair_by_number(images, masks, self.layout(), self.excluded)

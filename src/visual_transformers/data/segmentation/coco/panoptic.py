@@ -13,7 +13,7 @@ from visual_transformers.data.io.file_index import FileIndex, Packed
 from visual_transformers.data.io.file_listing import files_below
 from visual_transformers.data.io.files import read_segments
 from visual_transformers.data.normalization import IGNORE
-from visual_transformers.data.segmentation.coco.annotation_files import CocoJson, Kind
+from visual_transformers.data.segmentation.coco.annotations import CocoJson, Kind
 from visual_transformers.data.segmentation.coco.labels import THINGS, merged_ids
 from visual_transformers.data.segmentation.pairing import refuse_unmasked
 from visual_transformers.errors import BadFileError, DataError

@@ -7,7 +7,7 @@ from tests.support.wandb_sessions import info, inspected, logs, of_type, records
 
 from visual_transformers.loggers import RunInfo, WandB
 from visual_transformers.loggers.records import moment
-from visual_transformers.loggers.wandb.offline_log import BLOCK, logged, messages, remove_empty, rows
+from visual_transformers.loggers.wandb.transaction_log import BLOCK, logged, messages, remove_empty, rows
 
 
 @pytest.fixture(scope="module")

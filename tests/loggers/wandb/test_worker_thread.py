@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
-from visual_transformers.loggers.wandb.background import Background
+from visual_transformers.loggers.wandb.worker_thread import Background
 
 
 def test_tasks_are_done_in_order_and_nobody_waits_for_them():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from visual_transformers.data.io.file_index import FileIndex, Packed
-from visual_transformers.data.segmentation.coco.annotation_files import CocoJson, Kind
+from visual_transformers.data.segmentation.coco.annotations import CocoJson, Kind
 from visual_transformers.data.segmentation.coco.labels import OTHER, STUFF
 from visual_transformers.data.segmentation.coco.run_lengths import drawn
 from visual_transformers.errors import BadFileError, DataError
