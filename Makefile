@@ -4,15 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz test-defaults test-kill test-devices test-cluster check bench clean
+.PHONY: help setup run test test-all test-versions fuzz test-defaults test-kill test-devices test-cluster check docs bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(VENV)/installed: setup.cfg pyproject.toml
+CONSTRAINTS ?=
+$(VENV)/installed: setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/installed ## make the virtual environment and install the package into it
@@ -20,8 +21,20 @@ setup: $(VENV)/installed ## make the virtual environment and install the package
 run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 	$(BIN)/python -m visual_transformers
 
-test: setup ## the test suite (what CI runs)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+test: setup ## the test suite without its slow part
+	$(PYTEST)
+
+test-all: test ## the test suite with its slow part (what CI runs)
+	$(PYTEST) -m slow
+
+RESOLUTION ?= lowest-direct
+test-versions: ## a part of the test suite on the oldest versions that setup.cfg allows (RESOLUTION=highest: the newest)
+	$(PYTHON) -m pip install --quiet uv
+	uv venv --quiet --python $(PYTHON) .venv-$(RESOLUTION)
+	uv pip install --quiet --python .venv-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-$(RESOLUTION)/bin/python -m pytest --numprocesses=auto --dist=worksteal \
+		tests/models tests/tasks tests/config tests/training tests/modes/test_export.py tests/cli/test_sweeps.py
 
 SECONDS ?= 600
 fuzz: setup ## files, names and settings at random for 600 s (SECONDS=600), each read or refused in a sentence
@@ -47,6 +60,9 @@ check: setup ## lint, format, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## write docs/configuration.md from conf/ and the signatures behind it
+	$(BIN)/python -m tests.support.configuration_page
 
 bench: setup ## performance comparisons, each in one run
 	$(BIN)/python benchmarks/reassociation.py

@@ -28,8 +28,8 @@ from torchvision import transforms as v1
 from torchvision import tv_tensors
 
 from visual_transformers.data.augmentation import CropAndFlip, ScaleCropFlip
-from visual_transformers.data.classification.base import CentralView
-from visual_transformers.data.io.files import images_below
+from visual_transformers.data.classification.base import CentreCropTransform
+from visual_transformers.data.io.files import list_images
 from visual_transformers.data.io.images import EncodedImage
 from visual_transformers.data.loader import SeededSamples
 from visual_transformers.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalise
@@ -80,7 +80,7 @@ def ours(view: Callable[[EncodedImage], Tensor]) -> Callable[[Path], Sample]:
 
 def ours_segmentation(crop: int) -> Callable[[Path], Sample]:
     """The suite's way with a mask."""
-    view = ScaleCropFlip(crop=crop).view()
+    view = ScaleCropFlip(crop=crop).build_transform()
 
     def sample(path: Path) -> Sample:
         image = EncodedImage(path)
@@ -105,12 +105,14 @@ def works() -> list[Work]:
         Work(
             f"training crops of {size}",
             plain(v1.RandomResizedCrop(size), v1.RandomHorizontalFlip()),
-            ours(CropAndFlip().view(size)),
+            ours(CropAndFlip().build_transform(size)),
         )
         for size in (64, 224, 512)
     ]
     evaluation = Work(
-        "evaluation at 224", plain(v1.Resize(256), v1.CenterCrop(224)), ours(CentralView(resize=256, image_size=224))
+        "evaluation at 224",
+        plain(v1.Resize(256), v1.CenterCrop(224)),
+        ours(CentreCropTransform(resize=256, image_size=224)),
     )
     masks = Work("crops of 512 with masks", plain_segmentation(512), ours_segmentation(512), same_crops=False)
     return [*crops, evaluation, masks]
@@ -196,7 +198,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         for folder in map(Path, sys.argv[1:] or [photographs(Path(temporary))]):
-            found = images_below(folder)
+            found = list_images(folder)
             paths = [found[i] for i in np.linspace(0, len(found) - 1, min(MOST_FILES, len(found))).astype(int)]
             sizes = statistics.median(path.stat().st_size for path in paths) / 1000
             print(f"{len(paths)} files of {folder.name}, {sizes:.0f} kB each in the median; one process, one thread")

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from visual_transformers.models.vt.layers import VTDesign
 from visual_transformers.models.vt.modules import Projector
-from visual_transformers.models.vt.tokenizers import FilterTokenizer, TokenizerOptions
+from visual_transformers.models.vt.tokenizers import FilterTokenizer
 
 CHANNELS, TOKENS, TOKEN_CHANNELS, REPEATS = 256, 8, 1024, 7
 DESIGNS = {"the paper's, 32 groups": (32, True), "the reference implementation's, dense": (1, False)}
@@ -27,9 +28,15 @@ class TokenizeAndProject(nn.Module):
     def __init__(self, groups: int, pixel_convs: bool, *, reassociate: bool):
         super().__init__()
         torch.manual_seed(0)
-        options = TokenizerOptions(groups=groups, pixel_convs=pixel_convs, reassociate=reassociate)
-        self.tokenizer = FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS, options)
-        self.projector = Projector(CHANNELS, CHANNELS, TOKEN_CHANNELS, groups, reassociate=reassociate)
+        design = VTDesign(
+            tokens=TOKENS,
+            token_channels=TOKEN_CHANNELS,
+            group_width=CHANNELS // groups,
+            pixel_convs=pixel_convs,
+            reassociate=reassociate,
+        )
+        self.tokenizer = FilterTokenizer(design, CHANNELS)
+        self.projector = Projector(design, CHANNELS, CHANNELS)
 
     def forward(self, pixels: Tensor, side: int) -> Tensor:
         """(B, HW, C) of a map of `side` x `side` -> the same shape."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from visual_transformers.tables import csv_text
+from visual_transformers.tables import to_csv
 
 MODELS = {"resnet18": (11.7e6, 1.81e9), "vt_resnet18": (11.7e6, 1.58e9), "vt_resnet34": (21.9e6, 3.30e9)}
 DATA = {"imagenet": 1000, "imagenette": 10}
@@ -73,7 +73,7 @@ def make(root: Path, *, runs: int, epochs: int) -> None:
         best = {"epoch": epochs, "top1": 0.7 + 0.01 * random.random()}
         (folder / "summary.json").write_text(json.dumps(about | {"best": best}))
         classes = [{"class": f"class {c}", "recall": random.random(), "precision": 0.5} for c in range(DATA[data])]
-        (folder / "classes.csv").write_text(csv_text(classes))
+        (folder / "classes.csv").write_text(to_csv(classes))
 
 
 def report_on(folder: Path) -> tuple[float, float]:

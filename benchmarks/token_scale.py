@@ -27,8 +27,8 @@ from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from visual_transformers.cli.shorthands import completed
-from visual_transformers.config.validation import checked
+from visual_transformers.cli.shorthands import expand
+from visual_transformers.config.validation import validate
 from visual_transformers.inference.token_attention import entropy
 from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid
 from visual_transformers.models.vt.tokenizers import Tokenizer
@@ -36,7 +36,7 @@ from visual_transformers.models.vt.transformer import TokenTransformer
 from visual_transformers.runs.run_dir import RunDirectory
 from visual_transformers.tables import print_table
 from visual_transformers.training.evaluate import evaluate
-from visual_transformers.training.trainer import TrainRun
+from visual_transformers.training.trainer import Trainer
 
 
 def rms(x: Tensor) -> float:
@@ -93,18 +93,18 @@ def gradient_norm(model: nn.Module) -> float:
     return float(get_total_norm(p.grad for m in modules for p in m.parameters() if p.grad is not None))
 
 
-def measured(run: TrainRun, every: int, steps: int) -> list[dict[str, str]]:
+def measured(run: Trainer, every: int, steps: int) -> list[dict[str, str]]:
     """Train for so many steps, and return a row for each that is measured."""
-    scale, rows, norms = TokenScale(run.parts.model), [], {}
-    clip = run.clip
+    scale, rows, norms = TokenScale(run.components.model), [], {}
+    clip = run.train_step.clip
 
     def measure_and_clip() -> Tensor:
         if scale.active:
-            norms["of which VT"] = gradient_norm(run.parts.model)
+            norms["of which VT"] = gradient_norm(run.components.model)
         norms["gradient"] = norm = clip()
         return norm
 
-    run.clip = measure_and_clip  # type: ignore[method-assign]
+    run.train_step.clip = measure_and_clip  # type: ignore[method-assign]
     batches = run.batches()
     while run.state.step < steps:
         scale.active = run.state.step % every == 0 or run.state.step == steps - 1
@@ -125,12 +125,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as of python -m visual_transformers")
     options = parser.parse_args()
     with initialize_config_module("visual_transformers.conf", version_base="1.3"):
-        cfg = checked(compose("config", ["name=token_scale", *completed(options.overrides)]))
+        cfg = validate(compose("config", ["name=token_scale", *expand(options.overrides)]))
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainRun.build(cfg, RunDirectory(Path(folder)))
+        run = Trainer.build(cfg, RunDirectory(Path(folder)))
         rows = measured(run, options.every, options.steps or run.total_steps)
         print_table("scale of tokens and pixels in training", rows)
-        scores = evaluate(run.parts, run.validation, lambda: False)
+        scores = evaluate(run.components, run.validation, lambda: False)
     assert scores is not None
     print(", ".join(f"{name} {value:.3f}" for name, value in scores.compute().items()))
 

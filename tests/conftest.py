@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from tests.support import forked_command
-from visual_transformers.config.validation import Config, checked
+from visual_transformers.config.validation import Config, validate
 from visual_transformers.distributed import environment
 
 pytest_plugins = ["tests.support.image_fixtures", "tests.support.model_fixtures"]
@@ -88,13 +88,13 @@ def composed() -> Callable[..., DictConfig]:
 @pytest.fixture(scope="session")
 def tiny(composed: Callable[..., DictConfig]) -> Callable[..., Config]:
     """A checked configuration of a run of seconds; further overrides win."""
-    return lambda *overrides: checked(composed(*TINY_CLASSIFICATION, *overrides))
+    return lambda *overrides: validate(composed(*TINY_CLASSIFICATION, *overrides))
 
 
 @pytest.fixture(scope="session")
 def tiny_scenes(composed: Callable[..., DictConfig]) -> Callable[..., Config]:
     """The same for segmentation."""
-    return lambda *overrides: checked(composed(*TINY_SEGMENTATION, *overrides))
+    return lambda *overrides: validate(composed(*TINY_SEGMENTATION, *overrides))
 
 
 @pytest.fixture(scope="session")

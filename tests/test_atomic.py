@@ -1,3 +1,5 @@
+"""Atomic writes: the old file or the new one, and nothing else."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ from visual_transformers import atomic
 from visual_transformers.errors import RunError
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "file"
     atomic.write_text(path, "old")
 
@@ -20,7 +22,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_replaces_the_file_and_makes_its_folder(tmp_path):
+def test_a_write_replaces_the_file_and_creates_its_folder(tmp_path):
     path = tmp_path / "folder" / "file"
     atomic.write_text(path, "old")
     atomic.write_text(path, "new")

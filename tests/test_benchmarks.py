@@ -66,7 +66,7 @@ def test_the_runs_of_the_report_s_benchmark_become_rows_of_five_seeds(tmp_path):
 
 
 def test_the_scale_of_tokens_is_measured_for_each_level_in_the_steps_asked_for(tiny_scenes, tmp_path):
-    run = token_scale.TrainRun.build(tiny_scenes("model.zero_init=true"), token_scale.RunDirectory(tmp_path))
+    run = token_scale.Trainer.build(tiny_scenes("model.zero_init=true"), token_scale.RunDirectory(tmp_path))
     rows = token_scale.measured(run, every=2, steps=4)
     assert [row["step"] for row in rows] == ["1", "3", "4"]
     assert rows[0]["mean"] == rows[0]["variation"] == "0 0 0 0"  # projectors that start at zero
@@ -75,7 +75,7 @@ def test_the_scale_of_tokens_is_measured_for_each_level_in_the_steps_asked_for(t
 
 
 def test_uniform_attention_has_a_relative_entropy_of_one():
-    tokenizer = reassociation.FilterTokenizer(8, 4, 16)
+    tokenizer = reassociation.FilterTokenizer(reassociation.VTDesign(tokens=4, token_channels=16, group_width=8), 8)
     torch.nn.init.zeros_(tokenizer.filters.weight)
     inputs = (torch.randn(2, 9, 8), (3, 3), None)
     assert token_scale.of_tokenizer(tokenizer, inputs, tokenizer(*inputs))["entropy"] == pytest.approx(1, abs=1e-6)

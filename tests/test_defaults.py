@@ -10,7 +10,7 @@ import pytest
 from tests.support import defaults
 from tests.support.defaults import PROMISES, Promise
 from visual_transformers import runner
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 
 ROOT = Path(__file__).parents[1]
 RECORDED = defaults.recorded()
@@ -36,7 +36,7 @@ SMALL_SCENES = ["task=segmentation", "data.image_size=48", "data.train_scenes=24
 def test_a_short_training_with_the_default_settings_learns(composed, tmp_path, arguments, floor):
     """The background alone gives mIoU 0.09. VT-FPN had 0.083 when its tokens drowned the pixels, and has 0.141 now."""
     quiet = ["logger=[files]", "logger.files.curves=false", "hardware.threads=1"]
-    assert runner.train(checked(composed(*arguments, *quiet)), tmp_path) >= floor
+    assert runner.train(validate(composed(*arguments, *quiet)), tmp_path) >= floor
 
 
 # What is recorded

@@ -1,4 +1,4 @@
-"""JSON that every reader takes."""
+"""Strict JSON: non-finite numbers become null."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def refuse(name: str) -> None:
 
 @settings(deadline=None)
 @given(PLAIN)
-def test_no_number_is_written_that_json_has_not(value):
+def test_every_value_is_written_as_strict_json(value):
     json.loads(json_text.dumps(value), parse_constant=refuse)
 
 
 @settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_finite_numbers_come_back_as_they_are(value):
+def test_finite_numbers_are_read_back_unchanged(value):
     assert json.loads(json_text.dumps(value)) == value
 
 
-def test_what_is_not_finite_is_null():
+def test_non_finite_numbers_are_null():
     value = {"a": math.nan, "b": [math.inf, 1.5, (-math.inf,)]}
     assert json_text.dumps(value) == '{"a": null, "b": [null, 1.5, [null]]}'

@@ -31,7 +31,7 @@ def test_the_wheel_carries_the_configuration_and_composes_it_anywhere(tmp_path):
 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [str(clean / "bin" / "visual-transformers"), "+recipe=paper_vt_resnet18", "data.root=x", "--cfg", "job"]
+    command = [str(clean / "bin" / "visual-transformers"), "recipe=paper_vt_resnet18", "data.root=x", "--cfg", "job"]
     composed = subprocess.run(command, cwd=elsewhere, check=True, capture_output=True, text=True).stdout
     assert "_target_: visual_transformers.models.VTResNet" in composed
     where = [str(python), "-c", "import visual_transformers; print(visual_transformers.__file__)"]

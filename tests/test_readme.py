@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from visual_transformers.cli.shorthands import completed
-from visual_transformers.config.validation import checked
+from visual_transformers.cli.shorthands import expand
+from visual_transformers.config.validation import validate
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "experiments/README.md", "docs/cluster.md")
@@ -19,8 +19,8 @@ COMMANDS = sorted(set(re.findall(r"python -m visual_transformers ([^`#\n|]*)", T
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("--") and "..." not in c])
 def test_a_command_of_the_readme_is_accepted(composed, command):
-    arguments = completed(shlex.split(command.replace("PATH", "x")))
-    checked(composed(*map(of_the_first_job, [text for text in arguments if text != "-m"])))
+    arguments = expand(shlex.split(command.replace("PATH", "x")))
+    validate(composed(*map(of_the_first_job, [text for text in arguments if text != "-m"])))
 
 
 def of_the_first_job(override: str) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 
 from visual_transformers import runner
 from visual_transformers.checkpoints import train_state, weights
+from visual_transformers.checkpoints.loading import load_weights
 from visual_transformers.checkpoints.train_state import TrainState
 from visual_transformers.data.digits import Digits
 from visual_transformers.distributed.hardware import Hardware
@@ -22,7 +23,6 @@ from visual_transformers.models import resnet18, vt_fpn
 from visual_transformers.runs.run_dir import RunDirectory
 from visual_transformers.tasks.task import Classification, Segmentation
 from visual_transformers.training.evaluate import evaluate
-from visual_transformers.training.start import go_on
 
 TIMINGS = ("images_per_second",)
 
@@ -32,64 +32,68 @@ def records(directory: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
 
 
-def a_run(cfg, task, model: nn.Module, directory: Path) -> runner.TrainRun:
-    """A run around a model of the test's own, on the CPU in float64, with plain gradient descent."""
+def build_trainer(cfg, task, model: nn.Module, directory: Path) -> runner.Trainer:
+    """Build a trainer of a given model, on the CPU in float64, with plain gradient descent."""
     model = model.double()
-    parts = runner.Parts(
+    components = runner.Components(
         Hardware(channels_last=False), task, Digits(), {"train": range(10**6)}, model, model, nn.Identity()
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    state = TrainState(model, optimizer, schedule, parts.hardware.scaler(), parts.scores())
-    return runner.TrainRun(cfg, parts, RunDirectory(directory), state, model, 1, 1, validation=None)
+    state = TrainState(model, optimizer, schedule, components.hardware.scaler(), components.make_scores())
+    return runner.Trainer(cfg, components, RunDirectory(directory), state, model, 1, 1, validation=None)
 
 
-def step_s_change(run: runner.TrainRun, images: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
-    before = [p.detach().clone() for p in run.parts.model.parameters()]
-    run.step((images, targets))
-    return [after.detach() - b for after, b in zip(run.parts.model.parameters(), before, strict=True)]
+def weight_changes(trainer: runner.Trainer, images: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    """Take a step and return by how much it changed each parameter."""
+    parameters = list(trainer.components.model.parameters())
+    before = [p.detach().clone() for p in parameters]
+    trainer.step((images, targets))
+    return [p.detach() - b for p, b in zip(parameters, before, strict=True)]
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, tmp_path, accumulate):
     images, targets = torch.randn(10, 3, 4, 4).double(), torch.randint(0, 10, (10,))
     changes = []
-    for parts in (1, accumulate):  # 4 parts of 10 images are uneven
+    for micro_batches in (1, accumulate):  # 4 micro-batches of 10 images have different sizes
         torch.manual_seed(1)
         model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
-        cfg = tiny("data.batch_size=360", f"training.accumulate={parts}", "training.clip_norm=null")
-        changes.append(step_s_change(a_run(cfg, Classification(), model, tmp_path), images, targets))
-    for whole, summed in zip(*changes, strict=True):
-        torch.testing.assert_close(summed, whole, rtol=1e-12, atol=1e-14)
+        cfg = tiny("data.batch_size=360", f"training.accumulate={micro_batches}", "training.clip_norm=null")
+        changes.append(weight_changes(build_trainer(cfg, Classification(), model, tmp_path), images, targets))
+    for whole, accumulated in zip(*changes, strict=True):
+        torch.testing.assert_close(accumulated, whole, rtol=1e-12, atol=1e-14)
 
 
-def test_accumulation_weighs_every_pixel_that_counts_alike(tiny, tmp_path):
+def test_accumulation_weighs_all_valid_pixels_alike(tiny, tmp_path):
     images, targets = torch.randn(4, 3, 8, 8).double(), torch.randint(0, 10, (4, 8, 8))
-    targets[0, :7] = Segmentation.ignore  # the first part has far fewer pixels that count
+    targets[0, :7] = Segmentation.ignore_index  # the first micro-batch has far fewer valid pixels
     changes = []
-    for parts in (1, 4):
+    for micro_batches in (1, 4):
         torch.manual_seed(1)
-        cfg = tiny(f"training.accumulate={parts}", "training.clip_norm=null")
-        changes.append(step_s_change(a_run(cfg, Segmentation(), nn.Conv2d(3, 10, 1), tmp_path), images, targets))
-    for whole, summed in zip(*changes, strict=True):
-        torch.testing.assert_close(summed, whole, rtol=1e-12, atol=1e-14)
+        cfg = tiny(f"training.accumulate={micro_batches}", "training.clip_norm=null")
+        changes.append(
+            weight_changes(build_trainer(cfg, Segmentation(), nn.Conv2d(3, 10, 1), tmp_path), images, targets)
+        )
+    for whole, accumulated in zip(*changes, strict=True):
+        torch.testing.assert_close(accumulated, whole, rtol=1e-12, atol=1e-14)
 
 
 def test_the_gradient_is_clipped_to_the_configured_norm(tiny, tmp_path):
-    run = a_run(
+    trainer = build_trainer(
         tiny("training.clip_norm=0.001"), Classification(), nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), tmp_path
     )
-    changes = step_s_change(run, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
+    changes = weight_changes(trainer, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
     assert torch.cat([c.flatten() for c in changes]).norm().item() == pytest.approx(0.001, rel=1e-3)
 
 
 def test_no_gradient_is_left_for_the_next_step(tiny, tmp_path):
-    run = a_run(tiny(), Classification(), nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), tmp_path)
-    run.step((torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,))))
-    assert all(p.grad is None for p in run.parts.model.parameters())
+    trainer = build_trainer(tiny(), Classification(), nn.Sequential(nn.Flatten(), nn.Linear(48, 10)), tmp_path)
+    trainer.step((torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,))))
+    assert all(p.grad is None for p in trainer.components.model.parameters())
 
 
-def test_labels_are_smoothed_in_training_alone():
+def test_labels_are_smoothed_only_in_training():
     logits, targets = torch.randn(6, 10), torch.randint(0, 10, (6,))
     task = Classification(label_smoothing=0.3)
     plain = nn.functional.cross_entropy(logits, targets, reduction="sum")
@@ -98,8 +102,8 @@ def test_labels_are_smoothed_in_training_alone():
     torch.testing.assert_close(task.loss_sum(logits, targets, training=True), smoothed)
 
 
-def test_every_class_index_counts_in_classification():
-    """255 is a label to ignore in masks, and the index of a class of ImageNet."""
+def test_classification_ignores_no_class_index():
+    """255 is the ignore index of masks, but a class index of ImageNet."""
     targets = torch.arange(1000)
     assert Classification().count(targets) == 1000
     logits = torch.zeros(1000, 1000)
@@ -109,15 +113,15 @@ def test_every_class_index_counts_in_classification():
 
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
-    """The folder of an uninterrupted run of 2 epochs of 4 steps, which the tests below share."""
+    """Folder of an uninterrupted run of 2 epochs with 4 steps each, which the tests below share."""
     directory = tmp_path_factory.mktemp("uninterrupted")
     runner.train(tiny("logger.files.curves=true"), directory)
     return directory
 
 
-def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(finished):
-    left = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
-    assert left == {
+def test_a_run_writes_its_config_scores_curves_pictures_and_checkpoints(finished):
+    written = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert written == {
         "config.yaml", "metrics.jsonl", "metrics.csv", "summary.json", "classes.csv", "curves.png", "samples.png",
         "status.json", "checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.safetensors",
     }  # fmt: skip
@@ -133,14 +137,14 @@ def test_a_run_leaves_its_config_scores_curves_pictures_and_checkpoints(finished
 def test_a_run_stopped_by_ctrl_c_and_resumed_ends_as_the_uninterrupted_one(
     tiny, finished, tmp_path, monkeypatch, weights_of, stop_at
 ):
-    step = runner.TrainRun.step
+    step = runner.Trainer.step
 
-    def step_and_interrupt(run, batch):
-        step(run, batch)
-        if run.state.step == stop_at:
+    def step_and_interrupt(trainer, batch):
+        step(trainer, batch)
+        if trainer.state.step == stop_at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(runner.TrainRun, "step", step_and_interrupt)
+    monkeypatch.setattr(runner.Trainer, "step", step_and_interrupt)
     with pytest.raises(Interrupted, match=f"stopped at step {stop_at} of 8.*same command"):
         runner.train(tiny(), tmp_path)
     monkeypatch.undo()
@@ -159,7 +163,7 @@ def test_a_finished_run_run_again_changes_nothing(tiny, finished, weights_of):
     assert records(finished) == lines
 
 
-def test_going_on_with_other_settings_is_refused_with_a_list(tiny, finished):
+def test_resuming_with_other_settings_is_refused_with_a_list(tiny, finished):
     with pytest.raises(RunError) as refused:
         runner.train(tiny("optimizer.lr=0.5", "seed=3"), finished)
     assert "optimizer.lr: 0.001 -> 0.5" in str(refused.value)
@@ -167,7 +171,7 @@ def test_going_on_with_other_settings_is_refused_with_a_list(tiny, finished):
     assert "resume=never" in str(refused.value)
 
 
-def test_going_on_with_more_workers_is_allowed(tiny, finished):
+def test_resuming_with_more_workers_is_allowed(tiny, finished):
     runner.train(tiny("hardware.workers=1", "training.log_every=3"), finished)
 
 
@@ -177,7 +181,7 @@ def test_the_mode_test_gives_the_scores_of_training(tiny, finished):
     assert json.loads((finished / "test" / "summary.json").read_text())["scores"] == expected
 
 
-def test_scoring_with_other_settings_than_in_training_says_so(tiny, finished, tmp_path, capsys):
+def test_scoring_with_settings_changed_since_training_prints_them(tiny, finished, tmp_path, capsys):
     best = finished / "checkpoints" / "best.safetensors"
     runner.test(tiny("mode=test", f"weights={best}"), tmp_path)
     assert "another setting" not in capsys.readouterr().out
@@ -198,8 +202,8 @@ def test_a_resnet_s_file_gives_its_backbone_to_a_vt_model(tmp_path):
     model = vt_fpn(num_classes=5, backbone="resnet18", token_channels=32)
     file = weights.read(tmp_path / "resnet.safetensors")
     with pytest.raises(WeightsError, match=r"weights\.backbone_only=true"):
-        weights.load(model, file, backbone_only=False, classes=list("abcde"))
-    weights.load(model, file, backbone_only=True, classes=list("abcde"))
+        load_weights(model, file, backbone_only=False, classes=list("abcde"))
+    load_weights(model, file, backbone_only=True, classes=list("abcde"))
     assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], resnet.layer4[1].conv2.weight)
 
 
@@ -235,10 +239,10 @@ def test_a_command_that_is_refused_sets_nothing_aside(tiny, finished):
 
 @pytest.mark.filterwarnings("ignore:.*meta parameter")
 def test_restored_counts_are_on_the_model_s_device(tiny, finished, tmp_path):
-    run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
-    run.parts.model.to("meta")
-    go_on(run, train_state.latest(RunDirectory(finished)))
-    assert run.state.scores.confusion.counts.device.type == "meta"
+    trainer = runner.Trainer.build(tiny(), RunDirectory(tmp_path))
+    trainer.components.model.to("meta")
+    trainer.restore(train_state.read_latest(RunDirectory(finished)))
+    assert trainer.state.scores.confusion.counts.device.type == "meta"
 
 
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
@@ -248,17 +252,17 @@ def test_a_damaged_checkpoint_is_named(tiny, tmp_path):
         runner.train(tiny(), tmp_path)
 
 
-def test_evaluation_leaves_the_batch_statistics_alone_and_training_goes_on_with_them(tiny, tmp_path):
-    run = runner.TrainRun.build(tiny(), RunDirectory(tmp_path))
-    statistics = run.parts.model.backbone.bn1.running_mean
+def test_only_training_changes_the_batch_statistics(tiny, tmp_path):
+    trainer = runner.Trainer.build(tiny(), RunDirectory(tmp_path))
+    statistics = trainer.components.model.backbone.bn1.running_mean
     before = statistics.clone()
-    evaluate(run.parts, run.validation)
+    evaluate(trainer.components, trainer.validation)
     assert torch.equal(statistics, before)
-    run.step(next(run.batches()))
+    trainer.step(next(trainer.batches()))
     assert not torch.equal(statistics, before)
 
 
-def test_segmentation_leaves_an_iou_for_every_class(tiny_scenes, tmp_path):
+def test_segmentation_writes_an_iou_for_every_class(tiny_scenes, tmp_path):
     runner.train(tiny_scenes(), tmp_path)
     rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
     assert [row["class"] for row in rows] == [*map(str, range(10)), "background"]
@@ -280,7 +284,7 @@ def test_the_models_are_a_library_without_hydra():
 
 @pytest.fixture
 def folders(tiny, tmp_path):
-    """`folders(*overrides)`: a run over two classes of ten images, one of which is cut short."""
+    """`folders(*overrides)`: configuration of a run over two classes of ten images, one of which is truncated."""
     for split, count in (("train", 10), ("val", 3)):
         for name in ("ant", "cat"):
             (tmp_path / "data" / split / name).mkdir(parents=True)
@@ -326,21 +330,21 @@ def test_mixed_batches_are_a_function_of_seed_and_step(folders, tmp_path, weight
     assert all(torch.equal(finals[0][key], finals[1][key]) for key in finals[0])
 
 
-def test_mixed_images_are_learned_with_the_shares_of_their_classes(tiny, tmp_path):
-    class Halves(Digits):
-        def mixing(self):
+def test_mixed_images_are_learned_with_soft_targets(tiny, tmp_path):
+    class Uniform(Digits):
+        def build_mixing(self):
             return lambda images, targets: (images, torch.full((len(images), 10), 0.1, dtype=images.dtype))
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
-    run = a_run(tiny("training.clip_norm=null"), Classification(), model, tmp_path)
-    run.parts.data = Halves()
+    trainer = build_trainer(tiny("training.clip_norm=null"), Classification(), model, tmp_path)
+    trainer.components.data = Uniform()
     nn.init.zeros_(model[1].weight)
     nn.init.zeros_(model[1].bias)
-    changes = step_s_change(run, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
-    assert all(change.abs().max() < 1e-12 for change in changes)  # equal shares are what zero weights predict
+    changes = weight_changes(trainer, torch.randn(8, 3, 4, 4).double(), torch.randint(0, 10, (8,)))
+    assert all(change.abs().max() < 1e-12 for change in changes)  # zero weights predict uniform probabilities
 
 
-def test_skipped_validation_samples_are_counted_and_said(folders, tmp_path, capsys):
+def test_skipped_validation_samples_are_counted_and_printed(folders, tmp_path, capsys):
     configured, bad = folders
     (bad.parents[2] / "val" / "cat" / "1.jpg").write_bytes(b"")
     runner.train(configured(*SKIPPING, "data.max_skipped=0.2"), tmp_path / "run")
@@ -352,7 +356,7 @@ def test_skipped_validation_samples_are_counted_and_said(folders, tmp_path, caps
     )
 
 
-def test_a_batch_of_bad_files_alone_learns_nothing_and_the_run_goes_on(folders, tmp_path):
+def test_a_batch_with_only_bad_files_changes_nothing_and_the_run_continues(folders, tmp_path):
     configured, bad = folders
     for other in bad.parents[1].glob("*/*.jpg"):
         if other.name not in ("0.jpg", "1.jpg"):
@@ -369,10 +373,16 @@ def test_a_batch_of_bad_files_alone_learns_nothing_and_the_run_goes_on(folders, 
     assert records(tmp_path / "run")[-1]["step"] == 2 * 4
 
 
-def test_going_on_with_another_set_of_files_is_refused(folders, tmp_path):
+def test_resuming_with_another_set_of_files_is_refused(folders, tmp_path):
     configured, bad = folders
     cfg = configured(*SKIPPING)
     runner.train(cfg, tmp_path / "run")
     (bad.parent / "0.jpg").unlink()
     with pytest.raises(RunError, match=r"data_set\.training_samples: 20 -> 19"):
         runner.train(cfg, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "samples"), [("fast", 32), ("limit", 256), ("overfit", 8), ("profiler", 1437)])
+def test_a_debug_overlay_trains_on_as_many_samples_as_it_says(tiny, tmp_path, name, samples):
+    runner.train(tiny(f"debug={name}", "training.steps=2"), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["training_samples"] == samples

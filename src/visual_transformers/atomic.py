@@ -1,4 +1,4 @@
-"""Files that are either the old version or the new one, never half of each."""
+"""Atomic file writes: a file holds either the old version or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from pathlib import Path
 
 from visual_transformers.errors import RunError
 
+DISK_ERRORS = ("PytorchStreamWriter", "unexpected pos", "os error")
+"""Parts of the messages with which torch and safetensors report what is an OSError elsewhere."""
+
 
 def write(path: Path, fill: Callable[[Path], object], *, previous: Path | None = None) -> None:
-    """Let `fill` write a temporary file beside `path`, flush it to the disk, then put it in the place of `path`.
+    """Let `fill` write a temporary file beside `path`, flush it to disk, then replace `path` with it.
 
-    What stood there before is kept as `previous`, if that is given.
+    The old version is kept as `previous`, if given.
 
     Raises:
-        RunError: if it cannot be written, as on a full disk; what stood there before still does.
+        RunError: if the file cannot be written, e.g. on a full disk; the old version is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it: safetensors lets the owner alone read its files
+        mode = temporary.stat().st_mode  # safetensors ignores the umask and makes files readable by their owner only
         fill(temporary)
         if temporary.stat().st_mode != mode:
             temporary.chmod(mode)
@@ -34,24 +37,20 @@ def write(path: Path, fill: Callable[[Path], object], *, previous: Path | None =
         temporary.replace(path)
         _flush(path.parent)
     except Exception as error:
-        if not isinstance(error, OSError) and not any(sign in str(error) for sign in DISK):
+        if not isinstance(error, OSError) and not any(sign in str(error) for sign in DISK_ERRORS):
             raise
         free = shutil.disk_usage(next(folder for folder in path.parents if folder.is_dir())).free / 2**20
         raise RunError(
-            f"{path} cannot be written ({str(error).splitlines()[0]}; {free:.0f} MiB are free there). What stood there "
-            "before still does; make room, and start the same command again"
+            f"{path} cannot be written ({str(error).splitlines()[0]}; {free:.0f} MiB are free there). The old version "
+            "is unchanged; free some space, then start the same command again"
         ) from error
     finally:
         with contextlib.suppress(NotADirectoryError):
             temporary.unlink(missing_ok=True)
 
 
-DISK = ("PytorchStreamWriter", "unexpected pos", "os error")
-"""How torch and safetensors say what the system would say by an OSError."""
-
-
 def write_text(path: Path, text: str) -> None:
-    """`write` for a whole text, UTF-8; bytes of file names that are no text are escaped."""
+    """Write a text file atomically in UTF-8; undecodable bytes of file names are escaped."""
     write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a user's input; the command line prints these without a traceback."""
+"""Errors caused by a user's input or environment; the command line prints their messages without a traceback."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake in the input that the message explains: what, where and how to mend it."""
+    """Mistake in the input; the message says what is wrong, where, and how to mend it."""
 
 
 class ConfigError(UserError):
-    """The configuration cannot be run; the message lists every problem found, one a line."""
+    """Invalid configuration; the message lists every problem found, one per line."""
 
 
 class DataError(UserError):
-    """A data set's folder, file or label is not as it should be."""
+    """Invalid folder, file or label of a data set."""
 
 
 class BadFileError(DataError):
-    """One file of a data set cannot be used; `path` says which, and the message why and how to mend it.
-
-    A loader may be told to skip such files.
-    """
+    """Unusable file `path` of a data set; loaders can be told to skip such files."""
 
     def __init__(self, path: str | Path, problem: str):
         super().__init__(path, problem)
@@ -35,12 +32,12 @@ class BadFileError(DataError):
 
 
 class MissingMasksError(DataError):
-    """Images of a split have no mask; `pairs` holds each of them and the file that should be its mask.
+    """Images of a split without a mask.
 
     Args:
-        pairs: images and masks, at least one.
-        images: how many images the split has.
-        hint: the end of the message.
+        pairs: each such image and the file that should be its mask; at least one.
+        images: number of images in the split.
+        hint: end of the message.
     """
 
     def __init__(self, pairs: list[tuple[Path, Path]], images: int, hint: str = ""):
@@ -54,27 +51,27 @@ class MissingMasksError(DataError):
 
 
 class WeightsError(UserError):
-    """A weight file does not fit the model, or cannot be read."""
+    """Weight file that cannot be read or does not fit the model."""
 
 
 class RunError(UserError):
-    """A run directory cannot be used as asked, or a run had to stop."""
+    """Run directory that cannot be used as requested, or a run that had to stop."""
 
 
-class LostError(RunError):
-    """Another process of the run is gone, which knows why."""
+class PeerLostError(RunError):
+    """Another process of the run died; that process reports the cause."""
 
 
 class InUseError(RunError):
-    """Another process works on the run."""
+    """Run directory that another process is working on."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop and saved its state. No `Exception`, so that it ends a sweep as well.
+    """Run that saved its state and stopped on request. Not an `Exception`, so that it also ends a sweep.
 
     Args:
-        message: where it stands, and how it goes on.
-        by_scheduler: whether it was SLURM's warning, after which the job is to be started again.
+        message: progress of the run and how to resume it.
+        by_scheduler: True if SLURM's warning signal requested the stop, so that the job should be requeued.
     """
 
     def __init__(self, message: str, *, by_scheduler: bool = False):
@@ -82,14 +79,13 @@ class Interrupted(KeyboardInterrupt):
         self.by_scheduler = by_scheduler
 
 
-MORE_FILES = "`ulimit -n 4096` lets a process open more files"
-"""What mends too many open files."""
+OPEN_FILES_HINT = "`ulimit -n 4096` lets a process open more files"
 INTERRUPTED = 130
-"""Exit code of a run that was asked to stop, as of a shell's command after Ctrl-C."""
+"""Exit code of an interrupted run, the same as a shell reports after Ctrl-C."""
 
 
-def suggestion(key: str, known: Iterable[str], all_of_them: str = "there are", group: str = "") -> str:
-    """`; did you mean X?`, or the names that there are; `group` is what X is written behind."""
+def suggest(key: str, known: Iterable[str], listing: str = "there are", group: str = "") -> str:
+    """Return `; did you mean X?` for a close match of `key`, else all known names; `group` is a prefix of X."""
     names = [str(name) for name in known]
     near = difflib.get_close_matches(key, names, n=1)
-    return f"; did you mean {group}{near[0]}?" if near else f"; {all_of_them} {', '.join(names)}"
+    return f"; did you mean {group}{near[0]}?" if near else f"; {listing} {', '.join(names)}"

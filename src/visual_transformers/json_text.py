@@ -1,4 +1,4 @@
-"""JSON that every reader takes: a number that is not finite is `null`, where Python would write `NaN`."""
+"""Strict JSON: non-finite numbers are written as `null`, because many readers refuse Python's `NaN`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """A value as JSON.
+    """Serialize a value, with `null` for every non-finite number.
 
     Raises:
-        TypeError: if it holds anything that JSON has not.
+        TypeError: if the value contains a type that JSON lacks.
     """
-    return json.dumps(finite(value), indent=indent, allow_nan=False)
+    return json.dumps(_replace_nonfinite(value), indent=indent, allow_nan=False)
 
 
-def finite(value: Any) -> Any:
-    """Replace every non-finite number by None."""
+def _replace_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: _replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [_replace_nonfinite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Paths and names of folders that users give."""
+"""Paths and folder names that users type."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def expand_home(path: str | Path) -> Path:
-    """Replace a leading `~` or `~user` by that home folder; leave a user that does not exist as typed."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises for such a user)
+    """Replace a leading `~` or `~user` by that home folder; keep the name of an unknown user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises for an unknown user)
 
 
-def makes_a_folder(name: str) -> bool:
-    """Return True if a name is that of a folder below the one where it is put."""
+def is_valid_folder_name(name: str) -> bool:
+    """Return True if `name`, joined to a folder, is a path below that folder."""
     return "\0" not in name and all(part.strip() and part not in (".", "..") for part in name.split("/"))

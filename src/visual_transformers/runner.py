@@ -1,4 +1,4 @@
-"""The single runner: `train`, `test`, and the loop. It reads from top to bottom."""
+"""The single runner: `train`, `test` and the training loop, which read from top to bottom."""
 
 from __future__ import annotations
 
@@ -6,101 +6,116 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from visual_transformers.checkpoints import weights
+from visual_transformers.checkpoints.loading import load_weights
 from visual_transformers.config.schema import Config, Node
 from visual_transformers.distributed import collectives
-from visual_transformers.distributed.collectives import Agreement
-from visual_transformers.distributed.signals import Interruption
-from visual_transformers.errors import Interrupted, RunError
-from visual_transformers.inference.predictor import say_other_settings, trained_weights
+from visual_transformers.distributed.signals import Interruption, LoopSignal, StopCoordinator
+from visual_transformers.errors import RunError
+from visual_transformers.inference.predictor import print_changed_settings, read_weights
 from visual_transformers.loggers import Loggers
 from visual_transformers.runs import status
 from visual_transformers.runs.lock import RunLock
 from visual_transformers.runs.results import Results
 from visual_transformers.runs.run_dir import RunDirectory
-from visual_transformers.training import metadata
-from visual_transformers.training.components import Parts
-from visual_transformers.training.evaluate import draw_attention, score
-from visual_transformers.training.start import started
-from visual_transformers.training.trainer import TrainRun
-
-NOTHING, SAVE, STOP, YIELD = range(4)
-"""What a process may wish between two steps, each including the one before; to yield is to be started again later."""
+from visual_transformers.training.components import Components
+from visual_transformers.training.evaluate import draw_attention, score_test_split
+from visual_transformers.training.metadata import run_metadata, training_metadata
+from visual_transformers.training.trainer import Trainer, start_or_resume
 
 
 def train(cfg: Config, directory: Path) -> float:
-    """Train anew, from `weights`, or from where this run stopped; then score the best weights.
+    """Train from the start, from `weights`, or from the last checkpoint; then score the best weights.
 
     Returns:
         The best validation score of `task.metric`.
 
     Raises:
-        UserError: for anything in the input that cannot work, before the first step.
-        RunError: if the loss is no longer finite, or another process works on the run.
-        Interrupted: on Ctrl-C, SIGTERM or SIGUSR2, after the state was saved.
+        UserError: for any error in the input, before the first step.
+        RunError: if the loss is not finite, or another process works on the run.
+        Interrupted: on Ctrl-C, SIGTERM or SIGUSR2, after a checkpoint was saved.
     """
     files = RunDirectory(directory)
     main = collectives.is_main()
     with RunLock(directory) if main else nullcontext():
-        run = started(cfg, files)
-        info = run.info()
+        trainer = start_or_resume(cfg, files)
+        info = trainer.run_info()
         with (
-            status.kept(directory, main=main, about=info.about) as outcome,
-            Interruption() as interruption,
-            Loggers(run.loggers(), info) as log,
+            status.track(directory, main=main, about=info.metadata) as outcome,
+            Interruption.catch() as interruption,
+            Loggers(trainer.build_loggers(), info) as log,
         ):
-            wishes = Wishes(interruption)
-            fit(run, log, wishes)
-            collectives.wait_for_all()  # nobody reads before the weights are written
-            if run.state.evaluated_step < run.total_steps:
-                raise wishes.interrupted(
-                    f"stopped at step {run.state.step} of {run.total_steps}, {goes_on(cfg, files)}"
-                )
-            winner, results = score_the_best(run, wishes)
+            coordinator = StopCoordinator(interruption, collectives.DelayedMax())
+            fit(trainer, log, coordinator)
+            collectives.barrier()  # the best weights are complete before any rank reads them
+            step, total_steps = trainer.state.step, trainer.total_steps
+            if trainer.state.evaluated_step < total_steps:
+                raise coordinator.interrupted(f"stopped at step {step} of {total_steps}, {_how_to_resume(cfg, files)}")
+            best, results = score_best_weights(trainer, coordinator)
             if main:
-                results.write(directory, info.about | {"best": winner, "train_seconds": run.state.seconds})
-                draw_attention(run.parts, results.pictures[: log.attention], directory / "attention")
-                log.results(results)
-            outcome.score = winner[cfg.task["metric"]]
-        collectives.wait_for_all()  # nobody ends before the loggers have
+                results.write(directory, info.metadata | {"best": best, "train_seconds": trainer.state.seconds})
+                draw_attention(trainer.components, results.pictures[: log.attention], directory / "attention")
+                log.record_results(results)
+            outcome.score = best[cfg.task["metric"]]
+        collectives.barrier()  # no rank ends before the loggers of rank 0 are closed
         if main:
-            title = f"{cfg.name}: the best weights, from epoch {winner['epoch']:g}, {scored_on(run.parts, results)}"
-            results.print(title, directory)
-    return winner[cfg.task["metric"]]
+            samples = _describe_samples(trainer.components, results)
+            results.print(f"{cfg.name}: the best weights, from epoch {best['epoch']:g}, {samples}", directory)
+    return best[cfg.task["metric"]]
 
 
-def score_the_best(run: TrainRun, wishes: Wishes) -> tuple[Node, Results]:
-    """What the ranking says of the best weights, and their scores.
+def fit(trainer: Trainer, log: Loggers, coordinator: StopCoordinator) -> None:
+    """Run the training loop: close finished epochs, take steps, write records; save or stop on request."""
+    state, batches = trainer.state, trainer.batches()
+    while True:
+        if trainer.evaluation_due:
+            trainer.save()  # so that an interrupted or failed evaluation loses no step
+            record = trainer.close_epoch(coordinator.should_stop)
+            if record is None:
+                return
+            log.record(record)
+            trainer.save()
+        if state.step == trainer.total_steps:
+            return
+        signal = coordinator.agree(wants_save=trainer.wants_timed_save())
+        if signal >= LoopSignal.SAVE or trainer.step_save_due:
+            trainer.save()
+        if signal >= LoopSignal.STOP:
+            return
+        trainer.step(next(batches))
+        log.advance()
+        if state.step % trainer.cfg.training.log_every == 0:
+            log.record(trainer.step_record())
+
+
+def score_best_weights(trainer: Trainer, coordinator: StopCoordinator) -> tuple[Node, Results]:
+    """Load the best weights and score them; returns their entry in the ranking, and their results.
 
     Raises:
-        RunError: if they are not there.
-        Interrupted: if it was asked to stop.
+        RunError: if there are none.
+        Interrupted: if the run was asked to stop.
     """
-    cfg, parts = run.cfg, run.parts
-    if not run.state.ranking:
-        if cfg.resume.checkpoint in ("auto", "must", "never"):  # the run's own epochs
+    cfg, components = trainer.cfg, trainer.components
+    if not trainer.state.ranking:
+        if cfg.resume.checkpoint in ("auto", "must", "never"):  # the epochs are the run's own
             raise RunError(
-                f"{cfg.task['metric']} is NaN in every epoch: no target of the validation split counts. Check that not "
-                "all are ignored."
+                f"{cfg.task['metric']} is NaN in every epoch: the validation split has no valid targets. Check that "
+                "not all of them are ignored."
             )
         raise RunError(
-            f"{cfg.resume.checkpoint} is of a run that had ended, and its best weights are not beside it; score "
-            "them with mode=test, or let the run have more epochs (training.epochs, resume.allow)"
+            f"{cfg.resume.checkpoint} comes from a finished run, but best.safetensors is missing next to it. Score the "
+            "weights with mode=test, or train longer (training.epochs, resume.allow)."
         )
-    weights.load(parts.model, weights.read(run.files.best), backbone_only=False, classes=parts.data.classes)
-    results = score(cfg, parts, wishes.stops)
+    file = weights.read(trainer.files.best)
+    load_weights(components.model, file, backbone_only=False, classes=components.data.classes)
+    results = score_test_split(cfg, components, coordinator.should_stop)
     if results is None:
-        raise wishes.interrupted(f"stopped while the best weights were scored, {goes_on(cfg, run.files)}")
-    return run.state.ranking[0], results
-
-
-def goes_on(cfg: Config, files: RunDirectory) -> str:
-    """How to go on with a run that was stopped, as the end of a sentence."""
-    how = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
-    return f"saved in {files.last}; the same command goes on{how}"
+        message = f"stopped while the best weights were scored, {_how_to_resume(cfg, trainer.files)}"
+        raise coordinator.interrupted(message)
+    return trainer.state.ranking[0], results
 
 
 def test(cfg: Config, directory: Path) -> float:
-    """Score the weights of `weights`, or the best ones of this run, and leave the scores in `test/`.
+    """Score the weights of `weights`, or the best weights of this run, and write the results to `test/`.
 
     Returns:
         The score of `task.metric`.
@@ -108,68 +123,26 @@ def test(cfg: Config, directory: Path) -> float:
     Raises:
         UserError: if there are no weights, they do not fit, or the data set is not as expected.
     """
-    file = trained_weights(cfg, directory)
-    parts = Parts.build(cfg, file, "test")
-    say_other_settings(cfg, file)
-    results = score(cfg, parts)
-    assert results is not None  # nobody asks it to stop
+    file = read_weights(cfg, directory)
+    components = Components.build(cfg, file, "test")
+    print_changed_settings(cfg, file)
+    results = score_test_split(cfg, components)
+    assert results is not None  # it is not asked to stop
     if collectives.is_main():
-        results.write(
-            directory / "test", metadata.about(cfg, parts) | metadata.of_training(file) | {"weights": str(file.path)}
-        )
-        results.print(f"{cfg.name}: {file.path}, {scored_on(parts, results)}", directory / "test")
+        folder, metadata = directory / "test", run_metadata(cfg, components) | training_metadata(file)
+        results.write(folder, metadata | {"weights": str(file.path)})
+        results.print(f"{cfg.name}: {file.path}, {_describe_samples(components, results)}", folder)
     return results.scores[cfg.task["metric"]]
 
 
-class Wishes:
-    """What the processes of a run want to do between two steps, agreed among them."""
-
-    def __init__(self, interruption: Interruption) -> None:
-        self._interruption, self._agreement = interruption, Agreement()
-        self.agreed = NOTHING
-
-    def agree(self, *, saves: bool = False) -> int:
-        """What all do now. Collective."""
-        asked = self._interruption
-        own = YIELD if asked.by_scheduler else STOP if asked.requested else SAVE if saves else NOTHING
-        self.agreed = self._agreement(own)
-        return self.agreed
-
-    def stops(self) -> bool:
-        """Whether all stop now. Collective."""
-        return self.agree() >= STOP
-
-    def interrupted(self, message: str) -> Interrupted:
-        """The end of a run that stopped as agreed."""
-        return Interrupted(message, by_scheduler=self.agreed == YIELD)
+def _how_to_resume(cfg: Config, files: RunDirectory) -> str:
+    """Return the end of a message about an interrupted run."""
+    condition = " (without resume=never)" if cfg.resume.checkpoint == "never" else ""
+    return f"saved in {files.last}; the same command resumes it{condition}"
 
 
-def fit(run: TrainRun, log: Loggers, wishes: Wishes) -> None:
-    """The loop: close an epoch when it is over, take a step, keep a record; save when it is time or asked to stop."""
-    state, batches = run.state, run.batches()
-    while True:
-        if run.epoch_is_over:
-            run.save()  # so that an evaluation, however it ends, costs no step
-            record = run.close_epoch(wishes.stops)
-            if record is None:
-                return
-            log.record(record)
-            run.save()
-        if state.step == run.total_steps:
-            return
-        wish = wishes.agree(saves=run.asks_to_save())
-        if wish >= SAVE or run.is_step_to_save:
-            run.save()
-        if wish >= STOP:
-            return
-        run.step(next(batches))
-        log.advance()
-        if state.step % run.cfg.training.log_every == 0:
-            log.record(run.moment("step") | run.meter.read())
-
-
-def scored_on(parts: Parts, results: Results) -> str:
-    """The end of a title: what was scored."""
-    split = "test" if parts.data.has_test_split else "validation"
+def _describe_samples(components: Components, results: Results) -> str:
+    """Return the end of a title: the number and split of the scored samples."""
+    split = "test" if components.data.has_test_split else "validation"
     skipped = f", of which {results.skipped} were skipped" if results.skipped else ""
-    return f"on the {len(parts.sets['test'])} samples of the {split} split{skipped}"
+    return f"on the {len(components.sets['test'])} samples of the {split} split{skipped}"

@@ -1,4 +1,4 @@
-"""Rows of text or numbers as a table: printed, as CSV, as Markdown, or for LaTeX."""
+"""Tables of text or numbers: printed, as CSV, as Markdown, or for LaTeX. A row may lack columns that others have."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
+MAX_LINE_WIDTH = 10_000
+"""Maximum characters in a line that is printed to a file."""
+_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( ?[±(].*| of .*)?")
+"""A number with an optional spread, source or total, e.g. 71.5 ± 0.2, 72.0 (paper), 12 of 15."""
+_LATEX_ESCAPES = {character: rf"\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # directly after a line break, [ would begin an optional argument of it
+    "*": "{*}",
+    "±": r"$\pm$",
+}
 
-def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV with a header; a row may lack columns that others have."""
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Format rows as CSV with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
     writer.writeheader()
@@ -21,88 +37,57 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def markdown_table(rows: list[dict[str, str]]) -> str:
-    """Rows as a Markdown table; a row may lack columns that others have."""
-    columns = _columns(rows)
-    lines = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in rows)]
-    return "".join(f"| {' | '.join(map(_in_markdown, line))} |\n" for line in lines)
+def to_markdown(rows: list[dict[str, str]]) -> str:
+    """Format rows as a Markdown table."""
+    header, *body = _cells(rows)
+    lines = [header, ["---"] * len(header), *body]
+    return "".join(f"| {' | '.join(map(_escape_markdown, line))} |\n" for line in lines)
 
 
-def _in_markdown(text: str) -> str:
-    """A cell's text, in one line and without what would end the cell or begin HTML."""
+def _escape_markdown(text: str) -> str:
     return " ".join(text.replace("|", r"\|").replace("<", "&lt;").split())
 
 
-def latex_table(rows: list[dict[str, str]]) -> str:
-    """Rows as a LaTeX tabular, which needs the package booktabs; a row may lack columns that others have."""
-    columns = _columns(rows)
-    aligned = "".join("r" if _is_numeric(rows, name) else "l" for name in columns)
-    lines = [columns, *([row.get(name, "") for name in columns] for row in rows)]
-    head, *body = (" & ".join(map(_in_latex, line)) + r" \\" for line in lines)
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{aligned}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+def to_latex(rows: list[dict[str, str]]) -> str:
+    """Format rows as a LaTeX tabular, which needs the package booktabs; columns of numbers are right-aligned."""
+    header, *body = (" & ".join(map(_escape_latex, line)) + r" \\" for line in _cells(rows))
+    alignment = "".join("r" if _is_numeric(rows, name) else "l" for name in _columns(rows))
+    top, bottom = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"], [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join([*top, header, r"\midrule", *body, *bottom])
 
 
 def _is_numeric(rows: list[dict[str, str]], name: str) -> bool:
-    return all(NUMBER.fullmatch(text) for row in rows if (text := row.get(name, "")))
+    return all(_NUMBER.fullmatch(text) for row in rows if (text := row.get(name, "")))
 
 
-NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?( ?[±(].*| of .*)?")
-"""A number, with its spread, its source or its range, as in 71.5 ± 0.2, 72.0 (paper), 12 of 15."""
+def _escape_latex(text: str) -> str:
+    return " ".join("".join(_LATEX_ESCAPES.get(character, character) for character in text).split())
 
 
-def _in_latex(text: str) -> str:
-    """A cell's text with whatever TeX would read as a command escaped."""
-    return " ".join("".join(LATEX.get(character, character) for character in text).split())
-
-
-LATEX = {character: rf"\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",  # which would be an argument of the line break before it
-    "*": "{*}",
-    "±": r"$\pm$",
-}
-
-
-def scaled(number: float | None, scale: float) -> str:
-    """A number in its heading's unit, to four digits; nothing of None."""
+def format_number(number: float | None, scale: float) -> str:
+    """Format `number * scale` with four significant digits; return "" for None."""
     value = None if number is None else number * scale
     return "" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def print_table(title: str, rows: list[dict[str, str]]) -> None:
-    """Print rows as a table; a row may lack columns that others have."""
-    columns = _columns(rows)
-    headings = (Column(name, overflow="fold") for name in columns)
-    table = Table(*headings, title=title or None, title_justify="left")
-    for row in rows:
-        table.add_row(*(row.get(name, "") for name in columns))
+    """Print rows as a table."""
+    header, *body = _cells(rows)
+    table = Table(*(Column(name, overflow="fold") for name in header), title=title or None, title_justify="left")
+    for line in body:
+        table.add_row(*line)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    if not console.is_terminal:  # which has no width
-        console.width = max(
-            console.width, Measurement.get(console, console.options.update(width=WIDEST), table).maximum
-        )
+    if not console.is_terminal:  # a file has no width, so take the one that the table needs
+        widest = console.options.update(width=MAX_LINE_WIDTH)
+        console.width = max(console.width, Measurement.get(console, widest, table).maximum)
     console.print(table)
-
-
-WIDEST = 10_000
-"""Characters in a line, at most, of what is printed to a file."""
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _cells(rows: list[dict[str, str]]) -> list[list[str]]:
+    """The header and the lines of a table, with "" for missing cells."""
+    columns = _columns(rows)
+    return [columns, *([row.get(name, "") for name in columns] for row in rows)]

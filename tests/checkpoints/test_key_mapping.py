@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from visual_transformers.checkpoints.key_mapping import matched, renamed
+from visual_transformers.checkpoints.key_mapping import map_keys, match_backbone_prefix
 
 Shapes = dict[str, tuple[int, ...]]
 Build = Callable[..., nn.Module]
@@ -16,11 +16,11 @@ def shapes(tensors: dict[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-# The reference implementation's names, against torchvision's and a list of the rest
+# The reference implementation's keys, compared with torchvision's and a list of the others
 
 
 def resnet(name: str, layers: int) -> Shapes:
-    """torchvision's ResNet below `backbone.`, up to a layer."""
+    """Return the shapes of torchvision's ResNet up to a layer, under `backbone.`."""
     with torch.device("meta"):
         model = getattr(torchvision.models, name)()
     later = tuple(f"layer{i}." for i in range(layers + 1, 5))
@@ -93,7 +93,7 @@ EXPECTED: dict[str, Shapes] = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_network_of_the_reference_implementation_gets_our_names_and_shapes(seed_net: Build, name: str) -> None:
-    named = renamed(seed_net(name).state_dict())
+    named = map_keys(seed_net(name).state_dict())
     assert shapes(named.tensors) == EXPECTED[name]
     assert (named.origin, named.model) == ("reference", f"seed_{name}")
 
@@ -106,22 +106,22 @@ def test_weights_of_the_token_stage_may_be_bare_parameters(seed_net: Build, name
         for n, t in seed_net(name).state_dict().items()
     }
     assert "weight" not in next(n for n in tensors if "W_a" in n)
-    assert shapes(renamed(tensors).tensors) == EXPECTED[name]
+    assert shapes(map_keys(tensors).tensors) == EXPECTED[name]
 
 
-def test_a_resnets_names_stay() -> None:
+def test_the_keys_of_a_resnet_stay() -> None:
     with torch.device("meta"):
         tensors = torchvision.models.resnet50().state_dict()
-    named = renamed(tensors)
+    named = map_keys(tensors)
     assert list(named.tensors) == list(tensors)
     assert (named.origin, named.model) == ("plain", None)
 
 
-def test_a_detectors_names_become_ours() -> None:
+def test_the_keys_of_a_detector_become_ours() -> None:
     tensors = dict.fromkeys(
         ["backbone.body.conv1.weight", "backbone.fpn.layer_blocks.3.0.bias", "rpn.x"], torch.ones(1)
     )
-    named = renamed(tensors)
+    named = map_keys(tensors)
     assert list(named.tensors) == ["backbone.conv1.weight", "pyramid.fpn.layer_blocks.3.0.bias", "rpn.x"]
     assert named.origin == "detection"
 
@@ -132,30 +132,30 @@ def test_a_detectors_names_become_ours() -> None:
 @pytest.mark.parametrize(
     "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod."]
 )
-def test_prefixes_of_wrappers_are_taken_off(prefix: str) -> None:
+def test_prefixes_of_wrappers_are_removed(prefix: str) -> None:
     tensors = {f"{prefix}conv1.weight": torch.ones(1), f"{prefix}fc.bias": torch.ones(1)}
-    assert list(renamed(tensors).tensors) == ["conv1.weight", "fc.bias"]
+    assert list(map_keys(tensors).tensors) == ["conv1.weight", "fc.bias"]
 
 
 def test_a_prefix_that_not_every_name_has_stays() -> None:
     tensors = {"module.conv1.weight": torch.ones(1), "fc.bias": torch.ones(1)}
-    assert list(renamed(tensors).tensors) == list(tensors)
+    assert list(map_keys(tensors).tensors) == list(tensors)
 
 
-def test_a_wrapped_model_of_torch_is_unwrapped() -> None:
+def test_the_keys_of_a_wrapped_model_become_those_of_the_model() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     wrapped = torch.compile(nn.DataParallel(model))
     assert list(wrapped.state_dict()) == ["_orig_mod.module.0.weight", "_orig_mod.module.0.bias"]
-    assert list(renamed(wrapped.state_dict()).tensors) == list(model.state_dict())
+    assert list(map_keys(wrapped.state_dict()).tensors) == list(model.state_dict())
 
 
 @pytest.mark.parametrize(("given", "wanted"), [("fc.x", "backbone.fc.x"), ("backbone.fc.x", "fc.x"), ("fc.x", "fc.x")])
 def test_a_backbones_prefix_may_be_on_either_side(given: str, wanted: str) -> None:
-    assert list(matched({given: torch.ones(1)}, [wanted])) == [wanted]
+    assert list(match_backbone_prefix({given: torch.ones(1)}, [wanted])) == [wanted]
 
 
 def test_an_exact_name_wins_over_one_with_another_prefix() -> None:
     tensors = {"backbone.x": torch.ones(1), "x": torch.zeros(1)}
-    assert matched(tensors, ["x"]) == tensors
-    assert matched(tensors, ["backbone.x"]) == tensors
-    assert matched(tensors, ["backbone.x", "x"]) == tensors
+    assert match_backbone_prefix(tensors, ["x"]) == tensors
+    assert match_backbone_prefix(tensors, ["backbone.x"]) == tensors
+    assert match_backbone_prefix(tensors, ["backbone.x", "x"]) == tensors

@@ -1,4 +1,4 @@
-"""A training that is killed ends as an uninterrupted one, and the comparison would find it if not."""
+"""A killed run ends like an uninterrupted one, and the comparison would find any difference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORDS = [
 
 
 def a_run(folder: Path, *, pace: float = 1.0) -> Path:
-    """A folder such as a finished run leaves, with few numbers."""
+    """Make the folder of a finished run, with few numbers."""
     (folder / "checkpoints").mkdir(parents=True)
     weights = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor(float("nan"))}
     optimizer = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
@@ -55,17 +55,17 @@ def two_runs(tmp_path):
     return a_run(tmp_path / "whole"), a_run(tmp_path / "killed", pace=2.0)
 
 
-def found(two_runs) -> str:
+def compare(two_runs) -> str:
     whole, killed = two_runs
     return "\n".join(line.removeprefix(f"{killed}: ") for line in differences(whole, killed))
 
 
-def test_runs_that_differ_in_times_alone_are_the_same(two_runs):
-    assert found(two_runs) == ""
+def test_runs_that_differ_only_in_times_are_equal(two_runs):
+    assert compare(two_runs) == ""
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer"])
-def test_a_last_bit_in_the_last_checkpoint_is_found(two_runs, part):
+def test_one_bit_in_the_last_checkpoint_is_found(two_runs, part):
     path = two_runs[1] / "checkpoints" / "last.pt"
     state = torch.load(path, weights_only=True)
     number = state["model"]["weight"][1] if part == "model" else state["optimizer"]["state"][0]["momentum_buffer"]
@@ -73,19 +73,19 @@ def test_a_last_bit_in_the_last_checkpoint_is_found(two_runs, part):
     torch.save(state, path)
     name = "weight" if part == "model" else "state: 0: momentum_buffer"
     numbers = 6 if part == "model" else 3
-    assert found(two_runs) == f"checkpoints/last.pt: {part}: {name}: 1 of {numbers} numbers differ"
+    assert compare(two_runs) == f"checkpoints/last.pt: {part}: {name}: 1 of {numbers} numbers differ"
 
 
 def test_a_key_that_only_one_checkpoint_has_is_found(two_runs):
     path = two_runs[1] / "checkpoints" / "last.pt"
     torch.save(torch.load(path, weights_only=True) | {"losses": []}, path)
-    assert found(two_runs) == "checkpoints/last.pt: losses: 'missing' and []"
+    assert compare(two_runs) == "checkpoints/last.pt: losses: 'missing' and []"
 
 
 def test_other_best_weights_are_found(two_runs):
     weights = {"weight": torch.zeros(2, 3), "bias": torch.tensor(float("nan"))}
     save_file(weights, two_runs[1] / "checkpoints" / "best.safetensors", {"best": json.dumps({"top1": 0.25})})
-    assert found(two_runs).splitlines() == [
+    assert compare(two_runs).splitlines() == [
         "checkpoints/best.safetensors: weight: 5 of 6 numbers differ",
         "checkpoints/best.safetensors: metadata: best: top1: 0.5 and 0.25",
     ]
@@ -105,26 +105,26 @@ def test_other_best_weights_are_found(two_runs):
     ],
     ids=["missing", "twice", "too many", "order", "last digit"],
 )
-def test_records_that_are_not_the_same_are_found(two_runs, records, message):
+def test_other_records_are_found(two_runs, records, message):
     write_records(two_runs[1], records)
-    assert found(two_runs) == message
+    assert compare(two_runs) == message
 
 
 def test_another_line_of_a_table_is_found(two_runs):
     (two_runs[1] / "metrics.csv").write_text("step,val/top1\n6,0.25\n")
-    assert found(two_runs) == "metrics.csv: 1: '6,0.5' and '6,0.25'"
+    assert compare(two_runs) == "metrics.csv: 1: '6,0.5' and '6,0.25'"
 
 
 def test_another_score_is_found(two_runs):
     path = two_runs[1] / "summary.json"
     path.write_text(path.read_text().replace('"top1": 0.5', '"top1": 0.25'))
-    assert found(two_runs) == "summary.json: scores: top1: 0.5 and 0.25"
+    assert compare(two_runs) == "summary.json: scores: top1: 0.5 and 0.25"
 
 
 @pytest.mark.parametrize("name", ["checkpoints/last.pt", "metrics.jsonl", "summary.json"])
-def test_a_file_that_is_missing_or_cut_off_is_found(two_runs, name):
+def test_a_missing_or_truncated_file_is_found(two_runs, name):
     path = two_runs[1] / name
     path.write_bytes(path.read_bytes()[:-7])
-    assert found(two_runs).startswith(f"{name}: ")
+    assert compare(two_runs).startswith(f"{name}: ")
     path.unlink()
-    assert found(two_runs).startswith(f"{name}: [Errno 2] No such file")
+    assert compare(two_runs).startswith(f"{name}: [Errno 2] No such file")

@@ -1,4 +1,4 @@
-"""The reference implementation's files, from the disk to equal logits of our models."""
+"""Files of the reference implementation give the same logits in our models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from visual_transformers.checkpoints import weights
+from visual_transformers.checkpoints.loading import load_weights
+from visual_transformers.checkpoints.weights import WeightFile
 from visual_transformers.errors import WeightsError
 
 CLASSES = list("abcdefghij")
@@ -19,7 +21,7 @@ Build = Callable[..., nn.Module]
 
 @pytest.fixture
 def variant(composed: Callable[..., DictConfig]) -> Build:
-    """Builds the model of a configuration file `seed_NAME`."""
+    """Build the model of a configuration file `seed_NAME`."""
 
     def build(name: str) -> nn.Module:
         task = "segmentation" if name.endswith("fpn") else "classification"
@@ -43,7 +45,7 @@ def saved(path: Path, net: nn.Module, form: Callable[[dict[str, Tensor]], dict[s
 
 @torch.inference_mode()
 def assert_same_logits(model: nn.Module, net: nn.Module) -> None:
-    """Float64, so that the order of a product is no excuse."""
+    """Compare in float64, where the order of sums hardly matters."""
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     expected = net.double()(images)
     actual = model.double().eval()(images)
@@ -58,9 +60,9 @@ def test_a_file_of_the_reference_implementation_gives_its_logits(
 ) -> None:
     net, model = seed_net(name), variant(name)
     file = weights.read(saved(tmp_path / "weights.pth", net, form))
-    said = weights.load(model, file, backbone_only=False, classes=CLASSES)
-    assert said.kept == said.skipped == []
-    assert ("optimizer state is not used" in str(said)) == (form is checkpoint)
+    report = load_weights(model, file, backbone_only=False, classes=CLASSES)
+    assert report.not_loaded == report.unused == []
+    assert ("optimizer state is not used" in str(report)) == (form is checkpoint)
     assert_same_logits(model, net)
 
 
@@ -70,37 +72,35 @@ def test_branch_convolutions_without_bias_give_the_same_logits(
 ) -> None:
     net, model = seed_net(name, branch_bias=False), variant(name)
     file = weights.read(saved(tmp_path / "weights.pth", net))
-    said = weights.load(model, file, backbone_only=False, classes=CLASSES)
-    assert "6 biases of convolutions are zero, for the file has none: branch.stages.1.0.0.bias," in str(said)
+    report = load_weights(model, file, backbone_only=False, classes=CLASSES)
+    assert "6 biases of convolutions are zero, because the file has none: branch.stages.1.0.0.bias," in str(report)
     assert_same_logits(model, net)
 
 
 @pytest.mark.parametrize("name", ["vt_resnet18", "panoptic_fpn", "vt_fpn"])
-def test_other_class_count_is_refused_without_the_advice_to_choose_the_model_at_hand(
+def test_another_class_count_is_refused_without_the_hint_to_choose_this_model(
     seed_net: Build, variant: Build, name: str
 ) -> None:
-    file = weights.WeightFile(Path("seed.pth"), seed_net(name, classes=12).state_dict())
+    file = WeightFile(Path("seed.pth"), seed_net(name, classes=12).state_dict())
     with pytest.raises(WeightsError, match=r"(?s)2 of another shape.*backbone_only=true") as caught:
-        weights.load(variant(name), file, backbone_only=False, classes=CLASSES)
+        load_weights(variant(name), file, backbone_only=False, classes=CLASSES)
     assert "model=" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["panoptic_fpn", "vt_fpn"])
 def test_a_segmenters_file_brings_a_note_on_its_labels(seed_net: Build, variant: Build, name: str) -> None:
-    file = weights.WeightFile(Path("seed.pth"), seed_net(name).state_dict())
-    said = weights.load(variant(name), file, backbone_only=False, classes=CLASSES)
-    assert "output i is class i + 1 of COCO-Stuff's 91 stuff classes" in str(said)
+    file = WeightFile(Path("seed.pth"), seed_net(name).state_dict())
+    report = load_weights(variant(name), file, backbone_only=False, classes=CLASSES)
+    assert "output i is class i + 1 of COCO-Stuff's 91 stuff classes" in str(report)
 
 
 @pytest.mark.parametrize("name", ["panoptic_fpn", "vt_fpn"])
-def test_a_segmenters_outputs_are_moved_to_the_classes_that_they_were_taught(
-    seed_net: Build, variant: Build, name: str
-) -> None:
-    file = weights.WeightFile(Path("seed.pth"), seed_net(name).state_dict())
+def test_the_outputs_of_a_segmenter_are_shifted_to_their_classes(seed_net: Build, variant: Build, name: str) -> None:
+    file = WeightFile(Path("seed.pth"), seed_net(name).state_dict())
     left, moved = variant(name).eval(), variant(name).eval()
-    weights.load(left, file, backbone_only=False, classes=CLASSES, category_ids=list(range(1, 11)))
-    said = weights.load(moved, file, backbone_only=False, classes=CLASSES, category_ids=list(range(92, 183)))
-    assert "its outputs were moved on by one, so that output i is class i" in str(said)
+    load_weights(left, file, backbone_only=False, classes=CLASSES, category_ids=list(range(1, 11)))
+    report = load_weights(moved, file, backbone_only=False, classes=CLASSES, category_ids=list(range(92, 183)))
+    assert "outputs were shifted by one, so that output i is class i" in str(report)
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(moved(images), left(images)[:, [9, *range(9)]])

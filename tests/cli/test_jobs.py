@@ -19,16 +19,16 @@ def test_any_process_of_a_job_says_why_it_failed_in_its_log_and_in_the_status(
     def failing(*_):
         raise DataError("a.png is torn")
 
-    monkeypatch.setattr(jobs, "job", failing)
+    monkeypatch.setattr(jobs, "run_job", failing)
     with pytest.raises(DataError):
-        jobs.job_of_a_sweep(OmegaConf.create({"mode": "train"}), HydraConf(), tmp_path)
+        jobs.run_sweep_job(OmegaConf.create({"mode": "train"}), HydraConf(), tmp_path)
     assert capsys.readouterr().err == "error: a.png is torn\n"
     assert status.read(tmp_path)["error"] == "a.png is torn"
 
 
 def test_what_one_process_can_do_only_the_first_one_does(second_of_two, composed, monkeypatch, tmp_path):
-    monkeypatch.setattr(jobs, "configured", lambda cfg, *_: jobs.checked(cfg))
-    assert jobs.job(composed("mode=profile"), HydraConf(), tmp_path) is None
+    monkeypatch.setattr(jobs, "validate_job", lambda cfg, *_: jobs.validate(cfg))
+    assert jobs.run_job(composed("mode=profile"), HydraConf(), tmp_path) is None
     assert [*tmp_path.iterdir()] == []
 
 
@@ -37,5 +37,5 @@ def test_a_task_s_place_is_what_submitit_says_and_not_what_the_shell_had(second_
                    "LOCAL_NODEID": "0", "LOCAL_GLOBALID": "2", "LOCAL_LOCALID": "2"}  # fmt: skip
     for name, value in of_submitit.items():
         monkeypatch.setenv(f"SUBMITIT_{name}", value)
-    jobs.environment.name_tasks_as_torchrun_does()
+    jobs.environment.export_torchrun_env()
     assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("2", "3")

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from visual_transformers.checkpoints import weights
-from visual_transformers.cli.main import leave_nothing
-from visual_transformers.cli.shorthands import completed
+from visual_transformers.cli.main import remove_output
+from visual_transformers.cli.shorthands import expand
 from visual_transformers.config.instantiate import build
 from visual_transformers.errors import INTERRUPTED
 
@@ -49,20 +49,23 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["optimizer.lr=abc", "training.epochs=0"], ["optimizer.lr=abc: expected float", "training.epochs=0"]),
         (["model=vt_resnt18"], ["error: model=vt_resnt18: no such option; did you mean vt_resnet18?\n"]),
         (["logger=[console,wandbb]"], ["error: logger=wandbb: no such option; did you mean wandb?\n"]),
-        (["logger.wandb.project=x"], ["is none of the loggers", "logger=[console,files,wandb]"]),
+        (["logger.wandb.project=x"], ["this logger is not chosen", "logger=[console,files,wandb]"]),
         (["-m", "hydra.launcher.partition=x"], ["hydra.launcher.partition: no such key of this launcher", "slurm"]),
-        (["hardware=slurm", "seed=0"], ["there is no sbatch here", "hardware=submitit_local"]),
+        (["hardware=slurm", "seed=0"], ["sbatch is not installed", "hardware=submitit_local"]),
         (["hardware=submitit_local", "hydra.launcher.timeout_min=abc"], ["timeout_min", "expected type"]),
-        (["+recipe=cifar"], ["error: recipe=cifar: no such option; there are camvid_small, "]),
-        (["task=segmentation", "model=resnet18"], ["model=resnet18 is for classification", "choose a model for seg"]),
-        (["mode=predict"], ["nothing to score or to show"]),
-        (["mode=test"], ["nothing to score", "weights=PATH"]),
+        (["recipe=cifar"], ["error: recipe=cifar: no such option; there are camvid_small, "]),
+        (["task=segmentation", "model=resnet18"], ["model=resnet18 is for classification", "choose another model"]),
+        (["mode=tarin"], ["error: mode=tarin: no such option; did you mean train?"]),
+        (["input=photo.jpg"], ["error: input: only for mode=predict and mode=explain. Choose that mode"]),
+        (["mode=export", "predict.top=3"], ["error: predict.top: only for mode=predict. Choose that mode"]),
+        (["mode=predict"], ["mode=predict needs a trained model"]),
+        (["mode=test"], ["mode=test needs a trained model", "weights=PATH"]),
         (["data=imagenet", "data.root=/nowhere"], ["/nowhere", "/nowhere/train/<class>"]),
         (["data.image_size=8"], ["8 x 8", "at least 16"]),
         (["hardware.precision=fp16"], ["fp16 needs a GPU"]),
         (["data=null"], ["Config group"]),
         (["training=null"], ["training", "expected a group of keys"]),
-        (["+sweep=ablation_tokens"], ["+sweep=ablation_tokens is a sweep of several runs; start it with -m"]),
+        (["study=ablation_tokens"], ["study=ablation_tokens is a sweep of several runs; start it with -m"]),
         (["hydra.run.dir=/proc/nowhere"], ["No such file or directory", "/proc/nowhere"]),
     ],
 )
@@ -96,7 +99,7 @@ def test_a_folder_with_nothing_but_hydra_s_files_is_taken_away_with_those_above(
     (tmp_path / "here/runs/a/b/.hydra").mkdir(parents=True)
     (tmp_path / "here/runs/a/b/.hydra/config.yaml").touch()
     monkeypatch.chdir(tmp_path / "here")
-    leave_nothing(Path("runs/a/b"))
+    remove_output(Path("runs/a/b"))
     assert [*tmp_path.rglob("*")] == [tmp_path / "here"]
 
 
@@ -107,15 +110,15 @@ def test_a_folder_with_anything_else_stays_as_it_is(tmp_path, monkeypatch, file)
         path.touch()
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    leave_nothing(Path("runs/a"))
+    remove_output(Path("runs/a"))
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_current_folder_is_never_taken_away(tmp_path, monkeypatch):
     (tmp_path / ".hydra").mkdir()
     monkeypatch.chdir(tmp_path)
-    leave_nothing(tmp_path)
-    leave_nothing(Path("nowhere"))
+    remove_output(tmp_path)
+    remove_output(Path("nowhere"))
     assert [*tmp_path.iterdir()] == [tmp_path / ".hydra"]
 
 
@@ -131,7 +134,7 @@ def test_a_signal_to_the_whole_process_group_saves_the_run_even_with_loader_work
         os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
-    assert "the same command goes on" in errors
+    assert "the same command resumes it" in errors
     assert "Traceback" not in errors
 
 
@@ -155,13 +158,13 @@ def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(comm
 @pytest.mark.parametrize("path", ["in/[12]?*.jpg", "my photos/a b.png", "{x}/(y).png", "it's.png", "a=b:c.png", "x\\y"])
 def test_paths_need_no_quotes_of_hydra_s(composed, path):
     given = [f"input={path}", f"weights={path}", "data=imagenet", f"data.root={path}", f"data.exclude={path}"]
-    cfg = composed(*completed(given))
+    cfg = composed(*expand(given))
     assert cfg.input == cfg.weights.file == cfg.data.root == cfg.data.exclude == path
 
 
 @pytest.mark.parametrize("argument", ["input=photos/*.jpg", "weights.file=a,b", "input='quoted [1]'", "seed=[1]"])
 def test_other_arguments_stay_as_they_are(argument):
-    assert completed([argument]) == [argument]
+    assert expand([argument]) == [argument]
 
 
 @pytest.mark.parametrize("mode", ["test", "predict", "explain", "export"])
@@ -169,7 +172,7 @@ def test_a_damaged_weight_file_ends_with_a_sentence_in_every_mode(command, tmp_p
     (tmp_path / "damaged.pt").write_text("no weights")
     ended = command(f"mode={mode}", "weights=damaged.pt")
     assert ended.returncode == 1
-    assert "weights=damaged.pt: is no weight file" in ended.stderr
+    assert "weights=damaged.pt: not a weight file" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -188,7 +191,7 @@ def test_published_weights_come_with_their_model_and_preparation_and_ask_for_no_
 
 def test_published_weights_name_the_run():
     published = "weights=torchvision:ResNet50_Weights.IMAGENET1K_V2"
-    assert "name=ResNet50_Weights.IMAGENET1K_V2" in completed(["mode=predict", published])
+    assert "name=ResNet50_Weights.IMAGENET1K_V2" in expand(["mode=predict", published])
 
 
 @pytest.fixture
@@ -219,4 +222,4 @@ def test_a_run_s_name_with_blanks_and_brackets_is_taken_over(composed, tmp_path)
     node = {"_target_": "x"}
     config = {"name": "my run (1), a", "task": node, "model": node, "data": node}
     torch.save({"model": {"w": torch.zeros(1)}, "config": config}, tmp_path / "w.pt")
-    assert composed(*completed(["mode=test", f"weights={tmp_path}/w.pt"])).name == "my run (1), a"
+    assert composed(*expand(["mode=test", f"weights={tmp_path}/w.pt"])).name == "my run (1), a"

@@ -122,7 +122,7 @@ def test_compiling_needs_a_compiler(monkeypatch, device):
 
 
 def test_a_worker_that_dies_ends_a_run_with_a_sentence():
-    from visual_transformers.data.loader import Loading, training_batches
+    from visual_transformers.data.loader import LoaderOptions, training_batches
 
     class Deadly:
         def __len__(self) -> int:
@@ -131,6 +131,6 @@ def test_a_worker_that_dies_ends_a_run_with_a_sentence():
         def __getitem__(self, index: int):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    batches = training_batches(Deadly(), batch_size=2, seed=0, start=0, stop=4, loading=Loading(workers=1))
+    batches = training_batches(Deadly(), batch_size=2, seed=0, start=0, stop=4, loading=LoaderOptions(workers=1))
     with pytest.raises(RunError, match=r"a loader process ended: .*hardware\.workers=0 loads without"):
         next(batches)

@@ -16,12 +16,12 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.runs import status, sweep_dir
 from visual_transformers.runs.lock import RunLock
-from visual_transformers.runs.sweep_dir import Job, SweepFolder, differing, name_of, slug
+from visual_transformers.runs.sweep_dir import Job, SweepFolder, describe_differences, make_sweep_name, slugify
 
-SWEEPS = Path(__file__).parents[2] / "experiments/sweep"
+SWEEPS = Path(__file__).parents[2] / "experiments/study"
 TINY = [
     "logger=[files]", "logger.files.curves=false", "hardware.threads=1", "data.image_size=32", "data.batch_size=64",
     "model.token_channels=32", "training.samples=0", "training.steps=2", "training.log_every=1", "sweep.name=sweep",
@@ -52,22 +52,22 @@ def written_at(folder: Path) -> dict[str, float]:
 
 
 def test_a_sweep_s_name_differs_where_its_overrides_do():
-    assert slug(["model=resnet18,vt_resnet18", "seed=0,1"]).startswith("model-resnet18+vt_resnet18+seed-0+1-")
-    assert slug(["data.root=a/b"]) != slug(["data.root=a_b"])
-    assert not set("/=,'") & set(slug(["data.root='/a/b'", "seed=0,1"]))
-    assert len(slug(["x=" + "1" * 500])) < 100
+    assert slugify(["model=resnet18,vt_resnet18", "seed=0,1"]).startswith("model-resnet18+vt_resnet18+seed-0+1-")
+    assert slugify(["data.root=a/b"]) != slugify(["data.root=a_b"])
+    assert not set("/=,'") & set(slugify(["data.root='/a/b'", "seed=0,1"]))
+    assert len(slugify(["x=" + "1" * 500])) < 100
 
 
 def test_a_sweep_s_name_does_not_tell_how_it_runs():
     elsewhere = ["seed=0,1", "mode=test", "hardware=slurm_1gpu", "hydra.launcher.partition=a", "resume.checkpoint=auto",
                  "logger=[files]", "sweep.retry_failed=false"]  # fmt: skip
-    assert name_of(elsewhere) == name_of(["seed=0,1"])
+    assert make_sweep_name(elsewhere) == make_sweep_name(["seed=0,1"])
 
 
 def numbers(folder: SweepFolder, *several: list[str]) -> list[int]:
-    jobs = folder.numbered(several, ["train"] * len(several))
+    jobs = folder.assign_numbers(several, ["train"] * len(several))
     for job in jobs:
-        job.queue()
+        job.mark_queued()
     return [job.number for job in jobs]
 
 
@@ -97,13 +97,13 @@ def test_a_command_that_varies_less_takes_the_jobs_that_are_most_like_its_own(tm
 
 def test_a_job_that_could_not_be_sent_is_as_it_was(tmp_path):
     job = Job(0, tmp_path / "0", ("seed=0",))
-    job.take_back(job.queue())
+    job.restore_files(job.mark_queued())
     assert not job.folder.exists()
-    job.queue()
-    job.submitted({"id": "7", "log": "there.out"})
-    status.failed(job.folder, ZeroDivisionError("here"))
+    job.mark_queued()
+    job.write_submission({"id": "7", "log": "there.out"})
+    status.write_failure(job.folder, ZeroDivisionError("here"))
     before = {path.name: path.read_text() for path in job.folder.iterdir()}
-    job.take_back(Job(0, job.folder, ("seed=0", "resume=auto")).queue())
+    job.restore_files(Job(0, job.folder, ("seed=0", "resume=auto")).mark_queued())
     assert {path.name: path.read_text() for path in job.folder.iterdir()} == before
 
 
@@ -117,14 +117,14 @@ def test_jobs_of_a_sweep_that_another_command_works_on_are_not_given_out(sweep, 
 def test_the_table_says_how_many_jobs_are_of_other_commands(tmp_path, capsys):
     jobs = [Job(n, tmp_path / str(n), (f"seed={n}",)) for n in range(3)]
     for job in jobs:
-        job.queue()
+        job.mark_queued()
     sweep_dir.print_outcomes(tmp_path, jobs[:1])
     assert "1 queued (and 2 of other commands)" in capsys.readouterr().out
 
 
 def test_another_mode_leaves_a_training_s_overrides(tmp_path):
-    Job(0, tmp_path, ("seed=0",)).queue()
-    Job(0, tmp_path, ("seed=0", "mode=test"), mode="test").queue()
+    Job(0, tmp_path, ("seed=0",)).mark_queued()
+    Job(0, tmp_path, ("seed=0", "mode=test"), mode="test").mark_queued()
     assert [job.overrides for job in SweepFolder(tmp_path.parent).jobs()] == []
     assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["seed=0"]
     assert status.read(tmp_path / "test")["state"] == "queued"
@@ -167,16 +167,16 @@ def test_a_job_on_which_a_process_works_is_left_to_it(tmp_path):
 
 def test_jobs_are_told_apart_by_what_differs(tmp_path):
     jobs = [Job(n, tmp_path, ("model=a", f"seed={n}", "sweep.name=x")) for n in range(2)]
-    assert differing(jobs) == {0: "seed=0", 1: "seed=1"}
-    assert differing(jobs[:1]) == {0: "-"}
+    assert describe_differences(jobs) == {0: "seed=0", 1: "seed=1"}
+    assert describe_differences(jobs[:1]) == {0: "-"}
 
 
 def test_the_table_says_how_every_job_stands_and_why_one_failed(tmp_path, capsys):
     jobs = [Job(n, tmp_path / str(n), (f"seed={n}",)) for n in range(3)]
     status.write(jobs[0].folder, "finished", score=0.5, about={"metric": "top1"})
-    status.failed(jobs[1].folder, ZeroDivisionError("here"))
-    jobs[2].queue()
-    jobs[2].submitted({"to": "slurm", "id": "7", "log": "there.out"})
+    status.write_failure(jobs[1].folder, ZeroDivisionError("here"))
+    jobs[2].mark_queued()
+    jobs[2].write_submission({"to": "slurm", "id": "7", "log": "there.out"})
     sweep_dir.print_outcomes(tmp_path, jobs)
     printed = capsys.readouterr().out
     assert "1 finished, 1 failed, 1 queued" in printed
@@ -197,13 +197,13 @@ def test_one_failing_job_does_not_end_the_others_and_is_tried_again_alone(sweep,
     before = written_at(tmp_path / "sweeps/sweep/1")
     again = sweep("-m", "seed=0,1", "optimizer.lr=1e30,0.01")
     assert again.returncode == 1
-    assert "2 of 4 jobs are left to do" in again.stdout
+    assert "2 of 4 jobs are due" in again.stdout
     assert written_at(tmp_path / "sweeps/sweep/1") == before
 
     left = sweep("-m", "seed=0,1", "optimizer.lr=1e30,0.01", "sweep.retry_failed=false", "sweep.wait=false")
     assert left.returncode == 1
-    assert "0 of 4 jobs are left to do" in left.stdout
-    assert "those that failed are left alone" in left.stderr
+    assert "0 of 4 jobs are due" in left.stdout
+    assert "Failed jobs are not started again" in left.stderr
 
 
 def test_mistakes_of_any_job_are_said_before_the_first_is_started(sweep, tmp_path):
@@ -266,12 +266,12 @@ def test_a_job_that_its_scheduler_wants_back_is_started_again_and_loses_no_step(
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("[ps]*_*.yaml")))
 def test_every_job_of_a_published_table_is_accepted(name):
     with initialize_config_module("visual_transformers.conf", version_base="1.3"):
-        params = compose("config", ["name=x", f"+sweep={name}"], return_hydra_config=True).hydra.sweeper.params
+        params = compose("config", ["name=x", f"study={name}"], return_hydra_config=True).hydra.sweeper.params
         ((key, values),) = params.items()
         values = [value.strip() for value in values.split(",")]
         assert len(values) > 1
         for value in values:
-            checked(compose("config", ["name=x", f"+sweep={name}", f"{key}={value}", "data.root=x"]))
+            validate(compose("config", ["name=x", f"study={name}", f"{key}={value}", "data.root=x"]))
 
 
 @pytest.mark.parametrize(
@@ -298,19 +298,19 @@ def test_a_cluster_s_options_reach_sbatch(tmp_path, monkeypatch, option, lines):
 
 
 def test_a_search_by_optuna_goes_on_with_the_same_trials(sweep, tmp_path):
-    search = ["-m", "+sweep=search", "hydra.sweeper.n_trials=2"]
+    search = ["-m", "study=search", "hydra.sweeper.n_trials=2"]
     first = sweep(*search)
     assert first.returncode == 0, first.stderr + first.stdout
     best = yaml.safe_load((tmp_path / "sweeps/sweep/optimization_results.yaml").read_text())
     scores = [json.loads((tmp_path / f"sweeps/sweep/{n}/status.json").read_text())["score"] for n in range(2)]
     assert best["best_value"] == max(scores)
 
-    more = sweep("-m", "+sweep=search", "hydra.sweeper.n_trials=3")
+    more = sweep("-m", "study=search", "hydra.sweeper.n_trials=3")
     assert more.returncode == 0, more.stderr
-    assert more.stdout.count("0 of 1 jobs are left to do") == 2
+    assert more.stdout.count("0 of 1 jobs are due") == 2
     assert states(tmp_path) == dict.fromkeys(range(3), "finished")
 
-    other = sweep("-m", "+sweep=search", "hydra.sweeper.n_trials=3", "hardware.precision=fp64")
+    other = sweep("-m", "study=search", "hydra.sweeper.n_trials=3", "hardware.precision=fp64")
     assert other.returncode == 1
     assert "was trained with other settings" in other.stderr
 
@@ -321,9 +321,9 @@ def test_a_trial_that_fails_does_not_end_a_search(command, tmp_path):
     space["defaults"][1]["override /hydra/sweeper/sampler"] = "random"  # whose second of three draws is the first rate
     (tmp_path / "mine/sweep").mkdir(parents=True)
     (tmp_path / "mine/sweep/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump(space))
-    ended = command("--config-dir", "mine", "-m", *TINY, "+sweep=mine", "hydra.sweeper.n_trials=3")
+    ended = command("--config-dir", "mine", "-m", *TINY, "study=mine", "hydra.sweeper.n_trials=3")
     assert ended.returncode == 1
-    assert ended.stdout.count("jobs are left to do") == 3
+    assert ended.stdout.count("jobs are due") == 3
     assert states(tmp_path) == {0: "finished", 1: "failed"}
     assert "1 of 2 jobs did not finish" in ended.stderr
 

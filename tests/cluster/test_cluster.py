@@ -45,7 +45,7 @@ def test_an_array_of_jobs_trains_two_models_with_two_seeds_and_is_done_once(clus
 
     code, printed = cluster.sweep(*command)
     assert code == 0
-    assert "0 of 4 jobs are left to do" in printed
+    assert "0 of 4 jobs are due" in printed
     assert [cluster.slurm_id(number) for number in range(4)] == ids
 
 
@@ -93,8 +93,8 @@ def moments(path: Path) -> list[tuple[str, int]]:
 
 def in_one_wandb_run(folder: Path) -> Counter[tuple[str, int]]:
     """How often each record is in the sessions of the one W&B run of a folder."""
-    assert len({path.stem for path in transaction_log.logs(folder)}) == 1
-    found = [row for path in transaction_log.logs(folder) for row in transaction_log.rows(path)]
+    assert len({path.stem for path in transaction_log.list_logs(folder)}) == 1
+    found = [row for path in transaction_log.list_logs(folder) for row in transaction_log.read_rows(path)]
     return Counter((row["kind"], row["step"]) for row in found if row["kind"] in ("step", "epoch"))
 
 
@@ -139,7 +139,7 @@ def test_jobs_go_on_without_the_command_that_sent_them_which_finds_them_again(cl
     number = cluster.slurm_id()
     code, printed = cluster.sweep(*SMALL)
     assert code == 0, printed
-    assert "0 of 1 jobs are left to do" in printed
+    assert "0 of 1 jobs are due" in printed
     assert cluster.slurm_id() == number
 
 

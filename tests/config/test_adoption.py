@@ -14,12 +14,12 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from visual_transformers.cli.shorthands import completed, trained_settings
+from visual_transformers.cli.shorthands import expand, trained_settings
 from visual_transformers.config.adoption import ADOPTED, adopt, sanitized
 from visual_transformers.config.instantiate import TRUST_VARIABLE, build
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.errors import ConfigError, UserError
-from visual_transformers.inference.predictor import Trained
+from visual_transformers.inference.predictor import Predictor
 from visual_transformers.models import resnet18
 
 WRITE = {"_target_": "torchvision.io.write_file", "filename": "F", "data": {"_target_": "torchvision.io.read_file"}}
@@ -30,7 +30,7 @@ TORCHVISION = "torchvision.models.resnet18"
 def harmless(composed) -> dict[str, Any]:
     """The configuration of a small classifier, as a weight file carries it."""
     cfg = composed("model=resnet18", "data.image_size=32")
-    return checked(cfg).everything
+    return validate(cfg).everything
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def stranger(
     return path
 
 
-def used(composed: Callable[..., Any], path: Path, *overrides: str) -> Trained:
+def used(composed: Callable[..., Any], path: Path, *overrides: str) -> Predictor:
     """What a command makes of a weight file, up to the model with its weights."""
-    arguments = completed(["mode=predict", f"weights={path}", *overrides])
+    arguments = expand(["mode=predict", f"weights={path}", *overrides])
     named = {argument.split("=", 1)[0] for argument in arguments}
     cfg = composed(*(argument for argument in arguments if "name" in named))
     if trained := trained_settings(str(path)):
         adopt(cfg, trained, arguments, str(path))
-    return Trained.build(checked(cfg, {}, arguments), path.parent / "here")
+    return Predictor.build(validate(cfg, {}, arguments), path.parent / "here")
 
 
 def changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def test_code_of_ones_own_is_refused_until_it_is_trusted(my_package):
 
 def test_what_is_trusted_is_checked_by_kind(my_package, quiet):
     assert type(build({"_target_": "mynet.net"}, "model", trust=["mynet"], num_classes=2)).__name__ == "Net"
-    with pytest.raises(ConfigError, match="makes a int, model must name a class or function that returns a Module"):
+    with pytest.raises(ConfigError, match="returned a int, but model must name a class or function that returns"):
         build({"_target_": "mynet.none"}, "model", trust=["mynet"], num_classes=2)
     with pytest.raises(ConfigError, match="returns a Module"):
         build({"_target_": "mynet.write"}, "model", trust=["mynet"], num_classes=2)
@@ -296,19 +296,19 @@ def test_what_is_trusted_is_checked_by_kind(my_package, quiet):
 def test_the_keys_of_a_trusted_class_are_checked(composed, my_package):
     clear = [f"~model.{key}" for key in composed("model=resnet18").model if key != "_target_"]
     target = ["model=resnet18", *clear, "model._target_=mynet.Net"]
-    assert checked(composed(*target, "trust=[mynet]", "+model.width=9")).model["width"] == 9
+    assert validate(composed(*target, "trust=[mynet]", "+model.width=9")).model["width"] == 9
     with pytest.raises(ConfigError, match=r"model\.width=x: expected int"):
-        checked(composed(*target, "trust=[mynet]", "+model.width=x"))
+        validate(composed(*target, "trust=[mynet]", "+model.width=x"))
     with pytest.raises(ConfigError, match=r"model\.tokens: no such key"):
-        checked(composed(*target, "trust=[mynet]", "+model.tokens=1"))
+        validate(composed(*target, "trust=[mynet]", "+model.tokens=1"))
 
 
 def test_a_variable_trusts_as_the_key_does(composed, my_package, monkeypatch):
     monkeypatch.setenv(TRUST_VARIABLE, "other, mynet")
-    assert checked(composed("trust=[mine]")).trust == ["mine", "other", "mynet"]
+    assert validate(composed("trust=[mine]")).trust == ["mine", "other", "mynet"]
     monkeypatch.setenv(TRUST_VARIABLE, "os.system('x')")
     with pytest.raises(ConfigError, match=r"trust=os\.system\('x'\): expected the name of a package"):
-        checked(composed())
+        validate(composed())
 
 
 def test_a_file_cannot_trust(composed, harmless, my_package, quiet):

@@ -12,12 +12,12 @@ import timm
 import torch
 from PIL import Image
 
-from visual_transformers.cli.shorthands import completed
+from visual_transformers.cli.shorthands import expand
 from visual_transformers.config.instantiate import build
-from visual_transformers.config.validation import checked
-from visual_transformers.runner import TrainRun
+from visual_transformers.config.validation import validate
+from visual_transformers.runner import Trainer
 from visual_transformers.runs.run_dir import RunDirectory
-from visual_transformers.training.param_groups import full_rate
+from visual_transformers.training.param_groups import base_lr
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "recipe"
@@ -72,7 +72,7 @@ def test_a_note_says_what_is_reproduced_what_it_gave_what_it_costs_and_how_it_is
     assert text[0].isupper()
     assert part(recipe, "Ours").endswith(".")
     assert re.match("not measured|[0-9]", part(recipe, "Cost"))
-    assert f"python -m visual_transformers +recipe={recipe}" in text
+    assert f"python -m visual_transformers recipe={recipe}" in text
     ours = "by the reference implementation" if recipe.startswith("seed_") else "by the paper"
     assert part(recipe, "Published").startswith(ours if recipe in PUBLISHED else "no published figure")
 
@@ -183,30 +183,30 @@ def small(composed, recipe: str, folders: dict[str, Path]):
             "+distillation.teacher.num_classes=2",
             f"distillation.weights={folders['teacher.pt']}",
         ]
-    return checked(composed(f"+recipe={recipe}", *overrides))
+    return validate(composed(f"recipe={recipe}", *overrides))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_takes_two_training_steps(composed, folders, tmp_path, recipe):
-    run = TrainRun.build(small(composed, recipe, folders), RunDirectory(tmp_path))
-    before = [parameter.detach().clone() for parameter in run.parts.model.parameters()]
+    run = Trainer.build(small(composed, recipe, folders), RunDirectory(tmp_path))
+    before = [parameter.detach().clone() for parameter in run.components.model.parameters()]
     batches = run.batches()
     for _ in range(2):
         run.step(next(batches))
     assert len(run.meter.unread()) == 2  # which raises for a loss or a gradient that is not finite
-    assert sum(not torch.equal(a, b) for a, b in zip(run.parts.model.parameters(), before, strict=True)) > 0
-    assert all(parameter.isfinite().all() for parameter in run.parts.model.parameters())
+    assert sum(not torch.equal(a, b) for a, b in zip(run.components.model.parameters(), before, strict=True)) > 0
+    assert all(parameter.isfinite().all() for parameter in run.components.model.parameters())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_command_of_a_note_is_accepted(composed, recipe):
     for command in re.findall(r"^python -m visual_transformers (.*)$", note(recipe).replace("\\\n", ""), re.M):
-        checked(composed(*completed(command.replace("PATH", "x").split())))
+        validate(composed(*expand(command.replace("PATH", "x").split())))
 
 
 def test_what_the_command_line_sets_wins_over_a_recipe_and_what_it_shares(composed):
     overrides = ["training.epochs=5", "model.tokens=32", "optimizer=adamw", "hardware=cpu", "name=mine"]
-    cfg = composed("+recipe=paper_vt_resnet18", "data.root=x", *overrides)
+    cfg = composed("recipe=paper_vt_resnet18", "data.root=x", *overrides)
     assert (cfg.training.epochs, cfg.model.tokens, cfg.name) == (5, 32, "mine")
     assert cfg.optimizer._target_ == "torch.optim.AdamW"
     assert cfg.hardware.device == "cpu"
@@ -225,32 +225,32 @@ def rates(cfg, steps_per_epoch: int, total_steps: int, at: list[int]) -> list[fl
     seen = []
     for step in range(max(at) + 1):
         if step in at:
-            seen.append(full_rate(optimizer))
+            seen.append(base_lr(optimizer))
         optimizer.step()
         schedule.step()
     return seen
 
 
 def test_the_advanced_recipe_rises_from_0_01_to_0_16_in_5_epochs_and_falls_by_0_9875_an_epoch(composed):
-    cfg = checked(composed("+recipe=paper_advanced_vt_resnet18", "data.root=x"))
+    cfg = validate(composed("recipe=paper_advanced_vt_resnet18", "data.root=x"))
     found = rates(cfg, 626, 400 * 626, [0, 5 * 626, 6 * 626, 15 * 626])
     assert found == pytest.approx([0.01, 0.16, 0.16 * 0.9875, 0.16 * 0.9875**10], rel=1e-9)
 
 
 def test_the_baseline_recipe_drops_after_30_and_60_epochs(composed):
-    cfg = checked(composed("+recipe=paper_vt_resnet18", "data.root=x"))
+    cfg = validate(composed("recipe=paper_vt_resnet18", "data.root=x"))
     found = rates(cfg, 10, 900, [0, 299, 300, 599, 600, 899])
     assert found == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rel=1e-9)
 
 
 def test_the_reference_s_rate_drops_after_5_and_10_epochs_as_its_curves_do(composed):
-    cfg = checked(composed("+recipe=seed_vt_resnet18", "data.root=x"))
+    cfg = validate(composed("recipe=seed_vt_resnet18", "data.root=x"))
     found = rates(cfg, 10, 150, [0, 49, 50, 99, 100, 149])
     assert found == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rel=1e-9)
 
 
 def test_the_coco_recipe_warms_up_for_1_000_steps_and_drops_after_60_and_80_thousand(composed):
-    cfg = checked(composed("+recipe=paper_coco_vt_fpn_r50", "data.root=x"))
+    cfg = validate(composed("recipe=paper_coco_vt_fpn_r50", "data.root=x"))
     found = rates(cfg, 370, 9_000, [0, 50, 100, 5_999, 6_000, 7_999, 8_000, 8_999])  # a tenth of the run
     start, half = 0.04 * 0.001, 0.04 * (0.001 + 0.999 / 2)
     assert found == pytest.approx([start, half, 0.04, 0.04, 0.004, 0.004, 0.0004, 0.0004], rel=1e-9)

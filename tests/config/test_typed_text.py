@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visual_transformers.config.typed_text import as_hydra_reads, bare, elements_as_typed, in_quotes, parted
-from visual_transformers.config.validation import checked
+from visual_transformers.config.typed_text import as_hydra_reads, bare, elements_as_typed, in_quotes, split_at_commas
+from visual_transformers.config.validation import validate
 from visual_transformers.errors import ConfigError
 
 PARSER = OverridesParser.create()
@@ -109,7 +109,7 @@ def test_the_ending_of_an_option_s_file_is_taken_off(typed):
     ],
 )
 def test_commas_in_quotes_and_brackets_part_nothing(value, parts):
-    assert parted(value) == parts
+    assert split_at_commas(value) == parts
 
 
 # In the groups, where the key's type decides
@@ -119,7 +119,7 @@ FOLDERS = ("data=image_folder", "data.root=x")
 
 def of_data(composed, *typed: str) -> dict:
     overrides = [as_hydra_reads(each, sweeps=False) for each in (*FOLDERS, *typed)]
-    return checked(composed(*overrides), {}, overrides).data
+    return validate(composed(*overrides), {}, overrides).data
 
 
 @pytest.mark.parametrize("typed", ["2024_01_05", "1e2", "007", "true", "null_", "1.0", "-5", "0x10", "[ab]", "nan"])
@@ -152,13 +152,13 @@ def test_a_number_of_classes_stays_a_number(composed):
 @pytest.mark.parametrize(("typed", "value"), [("1e-3", 1e-3), ("1_0", 10.0), ("3", 3.0)])
 def test_numbers_stay_numbers(composed, typed, value):
     overrides = [as_hydra_reads(f"optimizer.lr={typed}", sweeps=False)]
-    assert checked(composed(*overrides), {}, overrides).optimizer["lr"] == value
+    assert validate(composed(*overrides), {}, overrides).optimizer["lr"] == value
 
 
 def test_what_is_no_number_is_said_as_it_was_typed(composed):
     overrides = [as_hydra_reads("training.epochs=[1,2", sweeps=False)]
     with pytest.raises(ConfigError, match=r"^training\.epochs=\[1,2: expected int"):
-        checked(composed(*overrides), {}, overrides)
+        validate(composed(*overrides), {}, overrides)
 
 
 def test_elements_of_another_list_are_not_mistaken_for_those_that_were_typed():
@@ -168,9 +168,9 @@ def test_elements_of_another_list_are_not_mistaken_for_those_that_were_typed():
 
 def test_a_variable_that_is_not_set_is_said_with_its_key(composed):
     with pytest.raises(ConfigError, match=r"^data\.root: .*VT_NOT_SET"):
-        checked(composed("data=image_folder", "data.root=${oc.env:VT_NOT_SET}"))
+        validate(composed("data=image_folder", "data.root=${oc.env:VT_NOT_SET}"))
 
 
 def test_a_seed_that_no_generator_takes_is_refused(composed):
     with pytest.raises(ConfigError, match=r"seed=18446744073709551616: must be at most"):
-        checked(composed("seed=18446744073709551616"))
+        validate(composed("seed=18446744073709551616"))

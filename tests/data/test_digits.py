@@ -1,4 +1,4 @@
-"""The embedded data sets of scikit-learn's handwritten digits, alone and in scenes."""
+"""Data sets of scikit-learn's handwritten digits, as single images and in scenes."""
 
 import random
 from functools import cache
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from visual_transformers.data import Digits, DigitScenes
 from visual_transformers.data.datamodule import DataModule, Samples
-from visual_transformers.data.digits import Scenes, digit_images, photographs
+from visual_transformers.data.digits import Scenes, load_digit_split, load_photo_regions
 
 SPLITS = ["train", "val"]
 BACKGROUND = 10
@@ -35,7 +35,7 @@ def test_the_splits_together_are_the_data_set_and_share_no_digit() -> None:
     split = [
         ((digit.reshape(64) / 255 * 16).round().astype(int).tobytes(), int(label))
         for name in SPLITS
-        for digit, label in zip(*digit_images(name), strict=True)
+        for digit, label in zip(*load_digit_split(name), strict=True)
     ]
     assert len(set(everything)) == len(everything) == 1797
     assert sorted(split) == everything
@@ -47,77 +47,68 @@ def test_the_splits_have_their_documented_lengths(split: str, length: int) -> No
 
 
 def test_every_digit_has_its_share_of_both_splits() -> None:
-    counts = np.stack([np.bincount(digit_images(split)[1], minlength=10) for split in SPLITS])
+    counts = np.stack([np.bincount(load_digit_split(split)[1], minlength=10) for split in SPLITS])
     expected = counts.sum(0) * counts.sum(1, keepdims=True) / 1797
     assert np.abs(counts - expected).max() < 1.5
 
 
-def looks_like(image: Tensor) -> int:
-    """Class of the digit of the data set that is nearest to an enlarged one."""
+def nearest_class(image: Tensor) -> int:
+    """Return the class of the digit of the data set that is nearest to an enlarged one."""
     grey = image[0].numpy()
     small = np.asarray(Image.fromarray(grey).resize((8, 8), Image.Resampling.BOX), float) / 255 * 16
     images, labels = load_digits(return_X_y=True)
     return int(labels[((images - small.reshape(64)) ** 2).sum(1).argmin()])
 
 
-def test_a_target_names_the_digit_that_the_picture_shows() -> None:
-    samples = Digits().val_set()
-    pairs = [(looks_like(image), target) for image, target in (samples[index] for index in range(0, 360, 12))]
-    assert all(shown == target for shown, target in pairs), pairs
-
-
-def test_training_targets_name_the_digits_that_the_pictures_show() -> None:
-    samples = Digits(max_rotation=0.0, max_shift=0.0).train_set()
-    pairs = [(looks_like(image), target) for image, target in (samples[index] for index in range(0, 1437, 48))]
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_target_is_the_digit_that_the_image_shows(split: str) -> None:
+    samples = samples_of(Digits(max_rotation=0.0, max_shift=0.0), split)
+    indices = range(0, len(samples), len(samples) // 30)
+    pairs = [(nearest_class(image), target) for image, target in map(samples.__getitem__, indices)]
     assert all(shown == target for shown, target in pairs), pairs
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_pictures_have_the_asked_size_and_three_equal_channels(split: str) -> None:
+def test_images_have_the_requested_size_and_three_equal_channels(split: str) -> None:
     image, _ = samples_of(Digits(image_size=40), split)[3]
-    pixels = image
-    assert pixels.shape == (3, 40, 40)
-    assert (pixels == pixels[0]).all()
-    assert pixels.max() > 150
+    assert image.shape == (3, 40, 40)
+    assert (image == image[0]).all()
+    assert image.max() > 150
 
 
-def test_training_pictures_move_anew_each_time() -> None:
-    samples = Digits().train_set()
-    assert not torch.equal(samples[0][0], samples[0][0])
+def test_training_images_are_augmented_anew_unless_rotation_and_shift_are_0() -> None:
+    augmented, fixed = Digits().train_set(), Digits(max_rotation=0.0, max_shift=0.0).train_set()
+    assert not torch.equal(augmented[0][0], augmented[0][0])
+    assert torch.equal(fixed[0][0], fixed[0][0])
 
 
-def test_training_pictures_stay_as_they_are_without_rotation_and_shift() -> None:
-    samples = Digits(max_rotation=0.0, max_shift=0.0).train_set()
-    assert torch.equal(samples[0][0], samples[0][0])
-
-
-def test_validation_pictures_are_always_the_same() -> None:
+def test_validation_images_are_always_the_same() -> None:
     first = Digits().val_set()[5][0]
     torch.manual_seed(99)
     assert torch.equal(first, Digits().val_set()[5][0])
 
 
-# Scenes: what they are made of
+# Scenes: their digits and backgrounds
 
 
 def test_the_photographs_regions_of_the_splits_are_their_disjoint_parts() -> None:
-    train, val = photographs("train"), photographs("val")
+    train, val = load_photo_regions("train"), load_photo_regions("val")
     for left, right, photo in zip(train, val, load_sample_images().images, strict=True):
         assert min(left.shape[1], right.shape[1]) > 0
         assert np.array_equal(np.concatenate([left, right], axis=1), photo)
 
 
 def box(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], bytes]:
-    """A shape without the empty rows and columns around it."""
+    """Crop the empty rows and columns around a shape."""
     cut = mask[mask.any(axis=1)][:, mask.any(axis=0)]
     return cut.shape, cut.tobytes()
 
 
 @cache
 def shapes(split: str) -> dict[tuple[tuple[int, ...], bytes], set[int]]:
-    """The shape of every digit of a split at every size it may have in a scene of 48 pixels, and its classes."""
+    """Map the shapes of a split's digits, at all sizes in a scene of 48 pixels, to their classes."""
     found: dict[tuple[tuple[int, ...], bytes], set[int]] = {}
-    for digit, label in zip(*digit_images(split), strict=True):
+    for digit, label in zip(*load_digit_split(split), strict=True):
         for side in range(12, 33):
             enlarged = np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
             found.setdefault(box(enlarged >= 127.5), set()).add(int(label))
@@ -141,7 +132,7 @@ class BareScenes(Scenes):
 
 
 def drawn_and_bare(split: str, length: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Images and labels of the default scenes with and without their digits."""
+    """Return images and labels of the default scenes with and without their digits."""
     scenes = samples_of(DigitScenes(train_scenes=length, val_scenes=length), split)
     assert isinstance(scenes, Scenes)
     bare = BareScenes(scenes.split, scenes.seed, length, scenes.image_size, scenes.max_digits)
@@ -150,7 +141,7 @@ def drawn_and_bare(split: str, length: int) -> list[tuple[Tensor, Tensor, Tensor
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_digits_change_nearly_every_pixel_that_bears_their_label(split: str) -> None:
+def test_digits_change_nearly_every_pixel_with_their_label(split: str) -> None:
     scenes = drawn_and_bare(split, 20)
     changed = torch.cat([((image != bare).any(0))[labels != BACKGROUND] for image, labels, bare, _ in scenes])
     assert len(changed) > 20 * 100
@@ -172,29 +163,18 @@ def test_a_scene_without_digits_would_be_all_background(split: str) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_labels_of_fifty_scenes_are_exactly_the_ten_digits_and_the_background(split: str) -> None:
     data = DigitScenes()
-    samples = samples_of(data, split)
-    found = {value for index in range(50) for value in samples[index][1].unique().tolist()}
-    assert found == set(range(11))
+    labels = torch.stack([samples_of(data, split)[index][1] for index in range(50)])
+    assert labels.unique().tolist() == list(range(11))
+    assert (labels != BACKGROUND).any(dim=(1, 2)).all(), "a scene without a digit"
     assert data.classes == [*"0123456789", "background"]
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_every_scene_holds_a_digit(split: str) -> None:
-    samples = samples_of(DigitScenes(), split)
-    assert all((samples[index][1] != BACKGROUND).any() for index in range(50))
-
-
-def test_scenes_have_the_asked_size() -> None:
-    image, labels = DigitScenes(image_size=64).val_set()[0]
-    assert image.shape == (3, 64, 64)
-    assert labels.shape == (64, 64)
+def test_scenes_have_the_requested_size_and_number() -> None:
+    data = DigitScenes(image_size=48, train_scenes=7, val_scenes=5)
+    image, labels = data.val_set()[0]
+    assert (len(data.train_set()), len(data.val_set())) == (7, 5)
+    assert (image.shape, labels.shape) == ((3, 48, 48), (48, 48))
     assert labels.dtype == torch.uint8
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_there_are_as_many_scenes_as_asked(split: str) -> None:
-    data = DigitScenes(train_scenes=7, val_scenes=5)
-    assert len(samples_of(data, split)) == {"train": 7, "val": 5}[split]
 
 
 # Scenes: pure functions of (split, seed, index)

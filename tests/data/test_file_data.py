@@ -1,4 +1,4 @@
-"""What all data sets of files have in common: files that are left out, and what a bad one does."""
+"""Files that are left out of a data set, and unusable files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from visual_transformers.config.validation import validate
 from visual_transformers.data import ImageNet, MaskFolder
 from visual_transformers.data.datamodule import FileData
-from visual_transformers.errors import BadFileError, DataError
+from visual_transformers.errors import BadFileError, ConfigError, DataError
 
 Make = Callable[..., FileData]
 
@@ -59,15 +60,15 @@ def test_an_excluded_mask_leaves_its_image_out(make: Make, tmp_path: Path) -> No
     assert len(excluding(tmp_path, make, last).train_set()) == 3
 
 
-def test_a_missing_list_is_refused_by_the_settings_name(make: Make) -> None:
+def test_a_missing_exclude_list_is_refused_by_its_key(make: Make) -> None:
     with pytest.raises(DataError, match=r"data\.exclude=nowhere\.txt"):
         make(exclude="nowhere.txt")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
-def test_a_share_is_0_to_1(make: Make, share: float) -> None:
-    with pytest.raises(DataError, match=r"data\.max_skipped"):
-        make(max_skipped=share)
+def test_max_skipped_is_0_to_1(composed, share: float) -> None:
+    with pytest.raises(ConfigError, match=r"data\.max_skipped=\S+: must be at least 0 and at most 1"):
+        validate(composed("data=image_folder", "data.root=x", f"data.max_skipped={share}"))
 
 
 def test_the_check_before_training_stops_at_a_bad_file(make: Make) -> None:
@@ -77,7 +78,7 @@ def test_the_check_before_training_stops_at_a_bad_file(make: Make) -> None:
         make().check(make().train_set())
 
 
-def test_the_check_before_training_counts_what_may_be_skipped(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_before_training_counts_skipped_samples(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     samples: Any = make().train_set()
     samples.images[3].write_bytes(b"")
     data = make(on_error="skip", max_skipped=0.25)
@@ -89,7 +90,7 @@ def test_the_check_before_training_counts_what_may_be_skipped(make: Make, capsys
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_test_split_is_told_from_the_validation_split(make: Make, tmp_path: Path, named: bool) -> None:
+def test_a_test_split_differs_from_the_validation_split(make: Make, tmp_path: Path, named: bool) -> None:
     data = make()
     if isinstance(data, MaskFolder) and named:
         data = make(test_images="train/images", test_masks="train/masks")

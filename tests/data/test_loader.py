@@ -19,17 +19,17 @@ from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.data.io.bad_files import BadFiles
 from visual_transformers.data.loader import (
     EvaluationBatches,
-    Loading,
+    LoaderOptions,
     SeededSamples,
     StepSampler,
-    seeded,
+    fork_seeded_rng,
     training_batches,
 )
 from visual_transformers.errors import DataError
 
 LENGTH, BATCH = 10, 4
 STEPS = 3
-"""Steps of an epoch."""
+"""Steps per epoch."""
 
 
 def steps(start: int = 0, stop: int = 3 * STEPS, seed: int = 0, length: int = LENGTH, batch_size: int = BATCH) -> Any:
@@ -52,7 +52,7 @@ def test_each_index_comes_exactly_once_an_epoch(length: int, batch_size: int, ep
     assert sorted(key for batch in one for key in batch) == [(epoch, index) for index in range(length)]
 
 
-def test_the_last_batch_of_an_epoch_holds_what_is_left() -> None:
+def test_the_last_batch_of_an_epoch_holds_the_remaining_samples() -> None:
     assert [len(batch) for batch in steps()] == [4, 4, 2] * 3
 
 
@@ -65,7 +65,7 @@ def test_every_seed_has_another_order() -> None:
     assert len({tuple(indices(steps(seed=seed, stop=STEPS))) for seed in range(5)}) == 5
 
 
-def test_the_order_is_no_matter_of_global_random_states() -> None:
+def test_the_order_does_not_depend_on_global_random_states() -> None:
     first = steps()
     torch.manual_seed(5)
     np.random.seed(5)
@@ -81,21 +81,21 @@ def test_the_length_is_the_number_of_steps() -> None:
     assert len(StepSampler(length=LENGTH, batch_size=BATCH, seed=0, start=2, stop=7)) == 5 == len(steps(2, 7))
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_ranks_together_take_the_batches_of_one(ranks: int) -> None:
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_ranks_together_take_the_batches_of_one(world_size: int) -> None:
     shares = [
-        list(StepSampler(length=LENGTH, batch_size=BATCH, seed=0, start=0, stop=6, rank=rank, ranks=ranks))
-        for rank in range(ranks)
+        list(StepSampler(length=LENGTH, batch_size=BATCH, seed=0, start=0, stop=6, rank=rank, world_size=world_size))
+        for rank in range(world_size)
     ]
-    for whole, parts in zip(steps(stop=6), zip(*shares, strict=True), strict=True):
-        assert sorted(key for part in parts for key in part) == sorted(whole)
+    for batch, of_ranks in zip(steps(stop=6), zip(*shares, strict=True), strict=True):
+        assert sorted(key for share in of_ranks for key in share) == sorted(batch)
 
 
 # Augmentation
 
 
 class Noise:
-    """Samples whose images are drawn anew at each look."""
+    """Samples whose images are drawn anew at each access."""
 
     def __len__(self) -> int:
         return LENGTH
@@ -105,8 +105,8 @@ class Noise:
 
 
 def batches(samples: Any, workers: int = 0, **options: Any) -> list[tuple[Tensor, Tensor]]:
-    settings = {"batch_size": BATCH, "seed": 0, "start": 0, "stop": 2 * STEPS} | options
-    return list(training_batches(samples, loading=Loading(workers=workers), **settings))
+    options = {"batch_size": BATCH, "seed": 0, "start": 0, "stop": 2 * STEPS} | options
+    return list(training_batches(samples, loading=LoaderOptions(workers=workers), **options))
 
 
 def images_of(found: list[tuple[Tensor, Tensor]]) -> dict[int, Tensor]:
@@ -135,11 +135,11 @@ def equal(first: list[tuple[Tensor, Tensor]], second: list[tuple[Tensor, Tensor]
     )
 
 
-def test_two_workers_give_the_digits_that_none_gives() -> None:
+def test_two_workers_give_the_digits_of_the_main_process() -> None:
     assert equal(batches(few_digits(), workers=0), batches(few_digits(), workers=2))
 
 
-def test_two_workers_give_the_crops_and_masks_that_none_gives(street: MaskFolder) -> None:
+def test_two_workers_give_the_crops_and_masks_of_the_main_process(street: MaskFolder) -> None:
     assert equal(batches(street.train_set(), workers=0), batches(street.train_set(), workers=2))
 
 
@@ -148,7 +148,7 @@ def test_starting_later_gives_the_rest_of_the_batches(workers: int) -> None:
     assert equal(batches(Noise(), workers, start=4), batches(Noise())[4:])
 
 
-def test_augmentation_is_no_matter_of_the_global_random_state() -> None:
+def test_augmentation_does_not_depend_on_the_global_random_state() -> None:
     torch.manual_seed(1)
     first = batches(Noise())
     torch.manual_seed(2)
@@ -161,7 +161,7 @@ def test_an_augmented_image_is_the_same_in_batches_of_another_size() -> None:
     assert all(torch.equal(fours[index], tens[index]) for index in range(LENGTH))
 
 
-def test_every_sample_has_an_augmentation_of_its_own() -> None:
+def test_every_sample_has_its_own_augmentation() -> None:
     images = images_of(batches(Noise(), stop=STEPS))
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(images.values(), 2))
 
@@ -171,27 +171,21 @@ def test_every_epoch_augments_anew() -> None:
     assert not any(torch.equal(first[index], second[index]) for index in range(LENGTH))
 
 
-def test_every_seed_augments_otherwise() -> None:
+def test_every_seed_augments_differently() -> None:
     first, second = (images_of(batches(Noise(), seed=seed, stop=STEPS)) for seed in (0, 1))
     assert not any(torch.equal(first[index], second[index]) for index in range(LENGTH))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_training_batches_leave_the_global_random_state_alone(workers: int) -> None:
+def test_batches_do_not_change_the_global_random_state(workers: int) -> None:
     before = torch.get_rng_state()
     batches(Noise(), workers)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_evaluation_batches_leave_the_global_random_state_alone(workers: int) -> None:
-    before = torch.get_rng_state()
-    list(EvaluationBatches(Noise(), batch_size=BATCH, loading=Loading(workers=workers)))
+    list(EvaluationBatches(Noise(), batch_size=BATCH, loading=LoaderOptions(workers=workers)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU, whose random state could change")
-def test_samples_leave_the_random_state_of_the_gpu_alone() -> None:
+def test_samples_do_not_change_the_random_state_of_the_gpu() -> None:
     before = torch.cuda.get_rng_state()
     SeededSamples(Noise(), seed=0)[0, 1]
     assert torch.equal(torch.cuda.get_rng_state(), before)
@@ -213,21 +207,21 @@ class Sizes:
 
 
 @pytest.fixture(params=[0, 1], ids=["no worker", "one worker"])
-def loading(request: pytest.FixtureRequest) -> Loading:
-    return Loading(workers=request.param)
+def loading(request: pytest.FixtureRequest) -> LoaderOptions:
+    return LoaderOptions(workers=request.param)
 
 
-def evaluation(loading: Loading, batch_size: int = 4) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluation(loading: LoaderOptions, batch_size: int = 4) -> Iterator[tuple[Tensor, Tensor]]:
     return itertools.chain.from_iterable(EvaluationBatches(Sizes(), batch_size=batch_size, loading=loading))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
 def test_evaluation_gives_every_sample_once(batch_size: int) -> None:
-    counts = Counter(int(image.mean()) for images, _ in evaluation(Loading(), batch_size) for image in images)
+    counts = Counter(int(image.mean()) for images, _ in evaluation(LoaderOptions(), batch_size) for image in images)
     assert counts == dict.fromkeys(range(len(SHAPES)), 1)
 
 
-def test_evaluation_neither_pads_nor_resizes(loading: Loading) -> None:
+def test_evaluation_neither_pads_nor_resizes(loading: LoaderOptions) -> None:
     samples = Sizes()
     for images, masks in evaluation(loading):
         for image, mask in zip(images, masks, strict=True):
@@ -236,26 +230,26 @@ def test_evaluation_neither_pads_nor_resizes(loading: Loading) -> None:
             assert torch.equal(mask, expected_mask)
 
 
-def test_evaluation_batches_equal_sizes_together_and_no_others() -> None:
-    found = [sorted(int(image.mean()) for image in images) for images, _ in evaluation(Loading(), batch_size=4)]
+def test_evaluation_batches_only_equal_sizes_together() -> None:
+    found = [sorted(int(image.mean()) for image in images) for images, _ in evaluation(LoaderOptions(), batch_size=4)]
     assert found == [[0, 2], [1], [3], [4], [5, 6]]
 
 
-def test_evaluation_batches_are_as_large_as_asked_where_sizes_are_equal() -> None:
-    data = EvaluationBatches(Noise(), batch_size=BATCH, loading=Loading())
+def test_evaluation_batches_have_the_requested_size_if_image_sizes_are_equal() -> None:
+    data = EvaluationBatches(Noise(), batch_size=BATCH, loading=LoaderOptions())
     assert [len(images) for images, _ in itertools.chain.from_iterable(data)] == [4, 4, 2]
 
 
-def test_evaluation_gives_the_same_a_second_time(loading: Loading) -> None:
+def test_evaluation_gives_the_same_a_second_time(loading: LoaderOptions) -> None:
     data = EvaluationBatches(Noise(), batch_size=BATCH, loading=loading)
     assert equal(*(list(itertools.chain.from_iterable(data)) for _ in range(2)))
 
 
 def test_evaluation_knows_the_number_of_samples() -> None:
-    assert EvaluationBatches(Sizes(), batch_size=4, loading=Loading()).length == len(SHAPES)
+    assert EvaluationBatches(Sizes(), batch_size=4, loading=LoaderOptions()).length == len(SHAPES)
 
 
-# Files that cannot be used
+# Unusable files
 
 
 @pytest.fixture
@@ -266,36 +260,28 @@ def broken(class_folders: Callable[..., Path], cut_short: Callable[[Path], None]
     return ImageNet(root=str(root), image_size=16), root / "train/cat/1.JPEG"
 
 
-def check_message(message: str, bad: Path) -> None:
+@pytest.mark.parametrize("in_training", [True, False])
+def test_a_bad_file_raises_a_data_error_with_its_name(
+    broken: tuple[ImageNet, Path], loading: LoaderOptions, in_training: bool
+) -> None:
+    data, bad = broken
+    with pytest.raises(DataError) as caught:
+        if in_training:
+            list(training_batches(data.train_set(), batch_size=2, seed=0, start=0, stop=3, loading=loading))
+        else:
+            list(EvaluationBatches(data.train_set(), batch_size=2, loading=loading))
+    message = str(caught.value)
     assert message.startswith(f"{bad}: ")
     assert "Traceback" not in message
     assert "\n" not in message
 
 
-def test_a_bad_file_in_training_raises_a_data_error_with_its_name(
-    broken: tuple[ImageNet, Path], loading: Loading
-) -> None:
-    data, bad = broken
-    with pytest.raises(DataError) as caught:
-        list(training_batches(data.train_set(), batch_size=2, seed=0, start=0, stop=3, loading=loading))
-    check_message(str(caught.value), bad)
-
-
-def test_a_bad_file_in_evaluation_raises_a_data_error_with_its_name(
-    broken: tuple[ImageNet, Path], loading: Loading
-) -> None:
-    data, bad = broken
-    with pytest.raises(DataError) as caught:
-        list(EvaluationBatches(data.train_set(), batch_size=2, loading=loading))
-    check_message(str(caught.value), bad)
-
-
-def training(data: ImageNet, loading: Loading, bad_files: BadFiles, stop: int = 3) -> list[tuple[Tensor, Tensor]]:
+def training(data: ImageNet, loading: LoaderOptions, bad_files: BadFiles, stop: int = 3) -> list[tuple[Tensor, Tensor]]:
     return batches(data.train_set(), loading.workers, batch_size=2, stop=stop, bad_files=bad_files)
 
 
-def test_a_bad_file_that_may_be_skipped_costs_its_own_sample_alone(
-    broken: tuple[ImageNet, Path], loading: Loading, capsys: pytest.CaptureFixture[str]
+def test_a_skipped_bad_file_costs_only_its_own_sample(
+    broken: tuple[ImageNet, Path], loading: LoaderOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, bad = broken
     bad_files = BadFiles(5, allowed=True, max_share=0.2)
@@ -307,27 +293,27 @@ def test_a_bad_file_that_may_be_skipped_costs_its_own_sample_alone(
 
 def test_the_other_samples_are_those_of_a_set_without_the_bad_file(broken: tuple[ImageNet, Path]) -> None:
     data, _bad = broken
-    found = training(data, Loading(), BadFiles(5, allowed=True, max_share=0.2))
-    with seeded(0, 0, 0):
+    found = training(data, LoaderOptions(), BadFiles(5, allowed=True, max_share=0.2))
+    with fork_seeded_rng(0, 0, 0):
         expected = data.train_set()[0]
     matches = [torch.equal(image, expected[0]) for images, _ in found for image in images]
     assert any(matches)
 
 
-def test_more_bad_files_than_allowed_stop_the_run(broken: tuple[ImageNet, Path], loading: Loading) -> None:
+def test_more_bad_files_than_allowed_stop_the_run(broken: tuple[ImageNet, Path], loading: LoaderOptions) -> None:
     data, _bad = broken
     with pytest.raises(DataError, match=r"1 of 5 samples had to be skipped, more than data\.max_skipped=0\.1"):
         training(data, loading, BadFiles(5, allowed=True, max_share=0.1))
 
 
-def test_a_batch_of_bad_files_alone_is_none(broken: tuple[ImageNet, Path], loading: Loading) -> None:
+def test_a_batch_of_only_bad_files_is_none(broken: tuple[ImageNet, Path], loading: LoaderOptions) -> None:
     data, _ = broken
     options = {"batch_size": 1, "stop": 5, "bad_files": BadFiles(5, allowed=True, max_share=1.0)}
     found = batches(data.train_set(), loading.workers, **options)
     assert sorted(0 if batch is None else len(batch[0]) for batch in found) == [0, 1, 1, 1, 1]
 
 
-def test_evaluation_counts_what_it_skips(broken: tuple[ImageNet, Path], loading: Loading) -> None:
+def test_evaluation_counts_what_it_skips(broken: tuple[ImageNet, Path], loading: LoaderOptions) -> None:
     data, _ = broken
     found = EvaluationBatches(
         data.train_set(), batch_size=2, loading=loading, bad_files=BadFiles(5, allowed=True, max_share=1.0)
@@ -338,7 +324,7 @@ def test_evaluation_counts_what_it_skips(broken: tuple[ImageNet, Path], loading:
 
 
 class Interrupts:
-    """Samples that tell whether Ctrl-C in the terminal of the main process would reach the one that reads them."""
+    """Samples whose target is 1 if Ctrl-C in the main process's terminal would reach the process that reads them."""
 
     def __init__(self) -> None:
         self.group = os.getpgid(0)
@@ -347,20 +333,20 @@ class Interrupts:
         return 2
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        heeded = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
-        return torch.zeros(1), int(heeded and os.getpgid(0) == self.group)
+        handled = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        return torch.zeros(1), int(handled and os.getpgid(0) == self.group)
 
 
 @pytest.fixture
-def _heeds_ctrl_c() -> Iterator[None]:
-    """A shell starts background jobs with interrupts ignored; a terminal's programs heed them."""
+def _handle_ctrl_c() -> Iterator[None]:
+    """Handle interrupts as a program in a terminal does; a shell starts background jobs with interrupts ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("_heeds_ctrl_c")
+@pytest.mark.usefixtures("_handle_ctrl_c")
 @pytest.mark.parametrize(("workers", "interrupted"), [(0, [1, 1]), (1, [0, 0])])
 def test_workers_leave_an_interrupt_to_the_main_process(workers: int, interrupted: list[int]) -> None:
-    ((batch,),) = EvaluationBatches(Interrupts(), batch_size=2, loading=Loading(workers=workers))
+    ((batch,),) = EvaluationBatches(Interrupts(), batch_size=2, loading=LoaderOptions(workers=workers))
     assert batch[1].tolist() == interrupted

@@ -14,13 +14,18 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from visual_transformers.distributed.batch_norm import AcceleratorSyncBatchNorm, batch_norms, freeze, synchronised
+from visual_transformers.distributed.batch_norm import (
+    AcceleratorSyncBatchNorm,
+    batch_norms,
+    convert_sync_batch_norm,
+    freeze_batch_norms,
+)
 from visual_transformers.errors import ConfigError
 from visual_transformers.models import resnet18, vt_fpn, vt_resnet18
 
 SCRIPT = Path(__file__).parents[1] / "support" / "batch_norm_processes.py"
 SPLITS = {3: [(3, 0, 2), (1, 4, 0)], 2: [(5, 0), (2, 3)]}
-"""By the number of processes: how many images each of them has at each step."""
+"""World size -> number of images of each rank at each step."""
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "small": lambda: small(),
     "without weights, averaging all statistics": lambda: small(affine=False, momentum=None),
@@ -36,8 +41,8 @@ def small(**options: Any) -> nn.Sequential:
     )  # fmt: skip
 
 
-def drawn(make: Callable[[], nn.Module]) -> nn.Module:
-    """A model in float64 whose batch norms have statistics, weights and biases of their own."""
+def randomize(make: Callable[[], nn.Module]) -> nn.Module:
+    """Build a model in float64 whose batch norms have random statistics, weights and biases."""
     model = make().double()
     for layer in batch_norms(model).values():
         for tensor in layer.state_dict().values():
@@ -48,10 +53,10 @@ def drawn(make: Callable[[], nn.Module]) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Models and batches, and what 3 processes, and then 2 of them, made of them; one start serves all tests."""
+    """Models and batches, and the results of 3 processes and then of 2; one start serves all tests."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("processes")
-    models = {name: drawn(make) for name, make in MODELS.items()}
+    models = {name: randomize(make) for name, make in MODELS.items()}
     whole = [(torch.randn(5, 3, 32, 32).double() * 3 + 7, torch.randn(5, 4).double()) for _ in range(2)]
     steps = {
         world: [
@@ -73,8 +78,8 @@ def close(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-def alone(case: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """What one process with plain batch norms computes from the whole batches."""
+def run_single_process(case: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the results of one process with plain batch norms on the whole batches."""
     return runpy.run_path(str(SCRIPT))["record"](copy.deepcopy(case["models"][name]), case["whole"])
 
 
@@ -82,7 +87,7 @@ def alone(case: dict[str, Any], name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_processes_with_different_numbers_of_images_compute_what_one_process_does(case, name, world):
     parts = [result[name] for result in case["results"][world]]
-    for step, whole in enumerate(alone(case, name)):
+    for step, whole in enumerate(run_single_process(case, name)):
         found = [part[step] for part in parts]
         close(torch.cat([part["outputs"] for part in found]), whole["outputs"])
         close(torch.cat([part["images"] for part in found]), whole["images"])
@@ -95,32 +100,32 @@ def test_processes_with_different_numbers_of_images_compute_what_one_process_doe
 @pytest.mark.parametrize("world", SPLITS)
 def test_gradients_that_ddp_averaged_are_those_of_one_process(case, world):
     for result in case["results"][world]:
-        for found, whole in zip(result["ddp"], alone(case, "small"), strict=True):
+        for found, whole in zip(result["ddp"], run_single_process(case, "small"), strict=True):
             close({name: world * g for name, g in found["gradients"].items()}, whole["gradients"])
             close(found["state"], whole["state"])
 
 
 @pytest.mark.parametrize("world", SPLITS)
-def test_one_value_in_all_processes_is_refused_by_each_of_them(case, world):
+def test_one_value_on_all_ranks_is_refused_by_each_of_them(case, world):
     assert all("more than 1 value per channel" in result["one value"] for result in case["results"][world])
 
 
 @pytest.mark.parametrize("world", SPLITS)
-def test_a_batch_without_an_image_in_any_process_leaves_the_statistics_alone(case, world):
+def test_a_batch_without_images_on_any_rank_does_not_change_the_statistics(case, world):
     for result in case["results"][world]:
         torch.testing.assert_close(result["no value"]["running_mean"], torch.zeros(3))
         torch.testing.assert_close(result["no value"]["running_var"], torch.ones(3))
 
 
-def test_evaluation_asks_no_other_process(case):
+def test_evaluation_does_not_communicate(case):
     """Rank 1 of 3 has no image in the first step, and ranks 0 and 2 have different ones."""
     for result, (images, _) in zip(case["results"][3], case["steps"][3][0], strict=True):
         torch.testing.assert_close(result["evaluation"], nn.BatchNorm2d(3).eval()(images.float()))
 
 
-def test_without_other_processes_a_synchronised_model_is_the_plain_one():
-    plain = drawn(MODELS["small"])
-    model = synchronised(copy.deepcopy(plain))
+def test_in_a_single_process_a_synchronized_model_is_the_plain_one():
+    plain = randomize(MODELS["small"])
+    model = convert_sync_batch_norm(copy.deepcopy(plain))
     images = torch.randn(4, 3, 8, 8).double()
     for train in (True, False):
         assert torch.equal(model.train(train)(images), plain.train(train)(images))
@@ -129,13 +134,13 @@ def test_without_other_processes_a_synchronised_model_is_the_plain_one():
 
 def test_a_model_on_an_accelerator_gets_torch_s_own_layer():
     with torch.device("meta"):
-        model = synchronised(resnet18(num_classes=3))
+        model = convert_sync_batch_norm(resnet18(num_classes=3))
     assert {type(layer) for layer in batch_norms(model).values()} == {AcceleratorSyncBatchNorm}
     assert isinstance(copy.deepcopy(model).bn1, nn.SyncBatchNorm)
 
 
-def test_an_accelerator_s_layer_takes_part_in_full_precision_where_it_has_no_image(monkeypatch):
-    """What it gathers is of the type of its images, and the other processes' statistics are float32."""
+def test_an_accelerator_s_layer_without_images_takes_part_in_full_precision(monkeypatch):
+    """The layer gathers the type of its images, but the statistics of the other ranks are float32."""
     seen = []
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda self, x: seen.append(x.dtype) or x)
     for images in (0, 2):
@@ -144,15 +149,15 @@ def test_an_accelerator_s_layer_takes_part_in_full_precision_where_it_has_no_ima
     assert seen == [torch.float32, torch.bfloat16]
 
 
-def test_batch_norms_that_are_more_than_that_are_refused():
+def test_batch_norms_with_an_activation_are_refused():
     class AndActivation(nn.BatchNorm2d):
         pass
 
     with pytest.raises(ConfigError, match=r"batch_norm\.sync=true: .*AndActivation.*batch_norm\.sync=false"):
-        synchronised(nn.Sequential(nn.BatchNorm2d(2), AndActivation(2)))
+        convert_sync_batch_norm(nn.Sequential(nn.BatchNorm2d(2), AndActivation(2)))
 
 
-def trained_a_little(model: nn.Module, size: int = 64) -> nn.Module:
+def train_one_step(model: nn.Module, size: int = 64) -> nn.Module:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
     model.train()(torch.randn(2, 3, size, size)).square().sum().backward()
     optimizer.step()
@@ -165,13 +170,13 @@ def test_frozen_batch_norms_neither_learn_nor_count_when_the_model_trains(order,
     model = resnet18(num_classes=3)
     names = list(model.state_dict())
     if order == "after sync":
-        synchronised(model)
-    freeze(model, ["layer1", "layer2.0.bn1"])
+        convert_sync_batch_norm(model)
+    freeze_batch_norms(model, ["layer1", "layer2.0.bn1"])
     if order == "before sync":
-        synchronised(model)
+        convert_sync_batch_norm(model)
     model = copy.deepcopy(model) if copied else model
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    after = trained_a_little(model).state_dict()
+    after = train_one_step(model).state_dict()
     assert list(after) == names
     layers = [f"{name}." for name in batch_norms(model)]
     same = {name for name in after if torch.equal(after[name], before[name]) and name.startswith(tuple(layers))}
@@ -180,29 +185,29 @@ def test_frozen_batch_norms_neither_learn_nor_count_when_the_model_trains(order,
 
 def test_a_prefix_is_the_path_of_a_module():
     model = nn.ModuleDict({name: nn.Sequential(nn.BatchNorm2d(2)) for name in ("backbone", "backbone2")})
-    freeze(model, ["backbone"])
+    freeze_batch_norms(model, ["backbone"])
     model.train()
     assert [layer.training for layer in batch_norms(model).values()] == [False, True]
 
 
 def test_all_batch_norms_of_a_segmenter_s_backbone_are_frozen():
     model = vt_fpn(num_classes=3, backbone="resnet18", token_channels=32)
-    freeze(model, ["backbone"])
+    freeze_batch_norms(model, ["backbone"])
     assert not any(layer.training for layer in batch_norms(model.train()).values())
     assert model.backbone.training
 
 
 def test_freezing_twice_is_freezing_once():
     model = nn.Sequential(nn.BatchNorm2d(2))
-    freeze(model, ["0", "0"])
+    freeze_batch_norms(model, ["0", "0"])
     kind = type(model[0])
-    freeze(model, ["0"])
+    freeze_batch_norms(model, ["0"])
     assert type(model[0]) is kind
 
 
 def test_frozen_batch_norms_stay_as_they_are_in_an_average():
     model = resnet18(num_classes=3)
-    freeze(model, ["layer1"])
+    freeze_batch_norms(model, ["layer1"])
     average = AveragedModel(model, use_buffers=True)
     assert not average.train().module.layer1[0].bn1.training
     for name, layer in batch_norms(average.module).items():
@@ -210,11 +215,11 @@ def test_frozen_batch_norms_stay_as_they_are_in_an_average():
 
 
 def test_a_frozen_layer_normalises_by_its_statistics():
-    layer = drawn(lambda: nn.BatchNorm2d(3))
+    layer = randomize(lambda: nn.BatchNorm2d(3))
     images = torch.randn(2, 3, 4, 4).double()
     expected = copy.deepcopy(layer).eval()(images)
     model = nn.Sequential(layer)
-    freeze(model, ["0"])
+    freeze_batch_norms(model, ["0"])
     assert torch.equal(model.train()(images), expected)
 
 
@@ -226,6 +231,6 @@ def test_a_frozen_layer_normalises_by_its_statistics():
         (lambda: nn.Linear(2, 2), "none at all"),
     ],
 )
-def test_a_prefix_without_a_batch_norm_is_refused_with_those_that_have_some(model, named):
+def test_a_prefix_without_a_batch_norm_is_refused_with_alternatives(model, named):
     with pytest.raises(ConfigError, match=rf"batch_norm\.frozen=\[backbon\]: .*{named}"):
-        freeze(model(), ["backbon"])
+        freeze_batch_norms(model(), ["backbon"])

@@ -1,4 +1,4 @@
-"""Real processes: what several of them make of a run is what one makes of it."""
+"""Real processes: a run on several of them gives the results of a run on one."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from visual_transformers.checkpoints.train_state import TrainState
 from visual_transformers.data.digits import Digits
 from visual_transformers.distributed import batch_norm, collectives, environment
 from visual_transformers.distributed.hardware import Hardware
-from visual_transformers.distributed.launch import devices, on_devices
+from visual_transformers.distributed.launch import device_count, run_on_devices
 from visual_transformers.errors import ConfigError, DataError, Interrupted, RunError
 from visual_transformers.runs.run_dir import RunDirectory
 from visual_transformers.tasks.metrics import Scores
 from visual_transformers.tasks.task import Classification
-from visual_transformers.training.components import Parts
-from visual_transformers.training.trainer import TrainRun
+from visual_transformers.training.components import Components
+from visual_transformers.training.trainer import Trainer
 
 CASES = [(5, 1), (5, 2), (4, 2), (3, 3)]
-"""Batch sizes and parts: of 11 samples the last batch has 1, 1, 3 and 2."""
+"""Batch size and micro-batches: of 11 samples the last batch has 1, 1, 3 and 2."""
 
 
 @dataclass(kw_only=True)
@@ -50,59 +50,60 @@ def without_batch_norm() -> nn.Module:
 
 
 def with_batch_norm() -> nn.Module:
-    return batch_norm.synchronised(
+    return batch_norm.convert_sync_batch_norm(
         nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 10))
     )
 
 
-class Doubled(nn.Module):
+class ToDouble(nn.Module):
     def forward(self, images):
         return images.double() / 255
 
 
-def trained(cfg, build, batch_size: int, accumulate: int) -> tuple[nn.Module, Scores]:
-    """A model after two epochs of its own, on as many processes as there are."""
+def train(cfg, build, batch_size: int, accumulate: int) -> tuple[nn.Module, Scores]:
+    """Train a new model for two epochs on all ranks, and return it with its training scores."""
     cfg.training.accumulate = accumulate
     torch.manual_seed(3)
     model, data = build().double(), Noise(batch_size=batch_size)
     hardware = Hardware(channels_last=False, workers=0)
-    parts = Parts(
-        hardware, Classification(label_smoothing=0.1), data, {"train": data.train_set()}, model, model, Doubled()
+    components = Components(
+        hardware, Classification(label_smoothing=0.1), data, {"train": data.train_set()}, model, model, ToDouble()
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    state = TrainState(model, optimizer, schedule, hardware.scaler(), parts.scores().persistent())
+    state = TrainState(model, optimizer, schedule, hardware.scaler(), components.make_scores().make_persistent())
     steps = -(-11 // batch_size)
-    forward = collectives.with_summed_gradients(model)
-    run = TrainRun(cfg, parts, RunDirectory(Path("unused")), state, forward, steps, 2 * steps, validation=None)
-    for batch in run.batches():
-        run.step(batch)
-    return model, state.scores.together()
+    forward = collectives.wrap_ddp(model)
+    files = RunDirectory(Path("unused"))
+    trainer = Trainer(cfg, components, files, state, forward, steps, 2 * steps, validation=None)
+    for batch in trainer.batches():
+        trainer.step(batch)
+    return model, state.scores.sync()
 
 
-def all_cases(cfg, directory: Path) -> float:
-    """Leave the weights and training scores of every case."""
+def train_all_cases(cfg, directory: Path) -> float:
+    """Save the weights and training loss of every case."""
     for build, (batch_size, accumulate) in product((without_batch_norm, with_batch_norm), CASES):
-        model, scores = trained(cfg, build, batch_size, accumulate)
+        model, scores = train(cfg, build, batch_size, accumulate)
         losses = torch.tensor([scores.compute()["loss"]], dtype=torch.float64)
         if collectives.is_main():
             torch.save(
                 model.state_dict() | {"loss": losses}, directory / f"{build.__name__}-{batch_size}-{accumulate}.pt"
             )
-    return float(collectives.ranks())
+    return float(collectives.world_size())
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_give_the_weights_and_the_loss_of_one(tiny, tmp_path, count):
-    """Batches that are uneven, smaller than the number of processes, and cut into parts among them.
+    """Batches have uneven sizes, some below the world size, and are cut into micro-batches.
 
-    Batch norms are synchronised, so that each part is normalised as a whole.
+    Batch norms are synchronized, so that each micro-batch is normalized as a whole.
     """
     several = tiny(f"hardware.devices={count}", "training.clip_norm=0.1")
     one, many = tmp_path / "one", tmp_path / "many"
     one.mkdir(), many.mkdir()
-    all_cases(tiny("training.clip_norm=0.1"), one)
-    assert on_devices(all_cases, several, many) == count
+    train_all_cases(tiny("training.clip_norm=0.1"), one)
+    assert run_on_devices(train_all_cases, several, many) == count
     files = sorted(path.name for path in one.iterdir())
     assert len(files) == 2 * len(CASES)
     for file in files:
@@ -118,10 +119,10 @@ DOUBLE = (
 
 
 def test_a_whole_run_on_two_devices_with_synchronised_batch_norm_is_that_on_one(tiny, tmp_path):
-    """Weights, records and scores, though 55 images part unevenly over the devices."""
+    """Weights, records and scores agree, although 55 images are shared unevenly."""
     for count in (1, 2):
         cfg = tiny(*DOUBLE, f"hardware.devices={count}", "training.ema_decay=0.5")
-        on_devices(runner.train, cfg, tmp_path / str(count))
+        run_on_devices(runner.train, cfg, tmp_path / str(count))
     one, two = (torch.load(tmp_path / count / "checkpoints" / "last.pt", weights_only=True) for count in "12")
     for part in ("model", "average"):
         for name, expected in one[part].items():
@@ -137,25 +138,25 @@ def test_a_whole_run_on_two_devices_with_synchronised_batch_norm_is_that_on_one(
     assert scores[1] == pytest.approx(scores[0], rel=1e-5)
 
 
-def fails_on_the_second(cfg, directory: Path) -> float:
-    """One process fails, while the other waits for it."""
+def fail_on_rank_1(cfg, directory: Path) -> float:
+    """Fail on one rank while the other waits for it."""
     if collectives.rank() == 1:
         raise {"expected": DataError("a file is bad"), "mistake": ZeroDivisionError("ours")}[directory.name]
-    return float(collectives.summed(torch.ones(1)))
+    return float(collectives.all_reduce_sum(torch.ones(1)))
 
 
 @pytest.mark.parametrize(
     ("kind", "error", "said"),
     [
         ("expected", DataError, "^a file is bad$"),
-        ("mistake", RuntimeError, r"(?s)process 1 failed:.*test_distributed.py.*ours"),
+        ("mistake", RuntimeError, r"(?s)process 1 failed:.*test_collectives.py.*ours"),
     ],
 )
-def test_an_error_on_any_process_ends_all_of_them_and_comes_out(tiny, kind, error, said):
+def test_an_error_on_any_rank_stops_all_and_is_raised(tiny, kind, error, said):
     began = time.monotonic()
     with pytest.raises(error, match=said):
-        on_devices(fails_on_the_second, tiny("hardware.devices=2"), Path(kind))
-    assert time.monotonic() - began < 60  # of which most is the start; a time-out of gloo takes half an hour
+        run_on_devices(fail_on_rank_1, tiny("hardware.devices=2"), Path(kind))
+    assert time.monotonic() - began < 60  # mostly for the start; a time-out of gloo takes half an hour
 
 
 SMALL = (
@@ -174,79 +175,79 @@ def test_torchrun_starts_one_run(tmp_path):
     assert [json.loads(line)["kind"] for line in lines] == ["epoch"]
 
 
-def slow_to_save(cfg, directory: Path) -> float:
-    """A run that is asked to stop, and whose main process takes long to write its state."""
-    save, step = TrainState.save, TrainRun.step
+def save_slowly_when_stopped(cfg, directory: Path) -> float:
+    """Train, with a stop signal on rank 1 and a checkpoint that rank 0 writes slowly."""
+    save, step = TrainState.save, Trainer.step
 
     def save_slowly(state, files, **options):
-        time.sleep(12)  # longer than the processes that do not write are waited for
+        time.sleep(12)  # longer than the launcher waits for ranks that do not write
         save(state, files, **options)
 
-    def step_and_signal(run, batch):
-        step(run, batch)
+    def step_and_signal(trainer, batch):
+        step(trainer, batch)
         if collectives.rank() == 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # whichever gets it: all stop together
+            os.kill(os.getpid(), signal.SIGTERM)  # all ranks stop, whichever receives it
 
-    TrainState.save, TrainRun.step = save_slowly, step_and_signal
+    TrainState.save, Trainer.step = save_slowly, step_and_signal
     return runner.train(cfg, directory)
 
 
-def test_a_stop_of_several_processes_waits_for_the_state_to_be_written(tiny, tmp_path):
+def test_a_stop_of_several_processes_waits_for_the_checkpoint(tiny, tmp_path):
     cfg = tiny("hardware.devices=2", "data.image_size=16", "data.batch_size=50")
-    with pytest.raises(Interrupted, match="stopped at step 2 of"):  # said after step 1, and agreed on one step later
-        on_devices(slow_to_save, cfg, tmp_path)
-    assert train_state.latest(RunDirectory(tmp_path)).content["step"] == 2
+    with pytest.raises(Interrupted, match="stopped at step 2 of"):  # signalled after step 1, agreed one step later
+        run_on_devices(save_slowly_when_stopped, cfg, tmp_path)
+    assert train_state.read_latest(RunDirectory(tmp_path)).content["step"] == 2
 
 
-def killed(cfg, directory: Path) -> float:
+def kill_rank_1(cfg, directory: Path) -> float:
     if collectives.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    return float(collectives.summed(torch.ones(1)))
+    return float(collectives.all_reduce_sum(torch.ones(1)))
 
 
 def test_a_process_that_was_killed_is_named(tiny, tmp_path):
     with pytest.raises(RunError, match=r"process 1 terminated with signal SIGKILL.*memory"):
-        on_devices(killed, tiny("hardware.devices=2"), tmp_path)
+        run_on_devices(kill_rank_1, tiny("hardware.devices=2"), tmp_path)
 
 
-def who(cfg, directory: Path) -> float:
-    """Each of the processes adds its number."""
-    total = collectives.summed(torch.tensor([float(collectives.rank() + 1)]))
-    return 10 * float(total) + collectives.local_ranks()
+def sum_ranks(cfg, directory: Path) -> float:
+    """Return a number from which the ranks and the local world size can be read."""
+    total = collectives.all_reduce_sum(torch.tensor([float(collectives.rank() + 1)]))
+    return 10 * float(total) + collectives.local_world_size()
 
 
-def as_a_task(cfg) -> float:
-    environment.name_tasks_as_torchrun_does()
-    return on_devices(who, cfg, Path("unused"))
+def run_as_task(cfg) -> float:
+    environment.export_torchrun_env()
+    return run_on_devices(sum_ranks, cfg, Path("unused"))
 
 
 def test_tasks_of_submitit_find_each_other(tiny, tmp_path):
     executor = submitit.LocalExecutor(tmp_path)
     executor.update_parameters(tasks_per_node=2, timeout_min=5)
-    job = executor.submit(as_a_task, tiny())
+    job = executor.submit(run_as_task, tiny())
     assert job.results() == [32.0, 32.0]
 
 
-def test_a_process_alone_is_the_main_one_and_shares_nothing():
+def test_collectives_work_in_a_single_process():
     model = nn.Linear(2, 2)
-    assert (collectives.rank(), collectives.ranks(), collectives.is_main()) == (0, 1, True)
-    assert collectives.with_summed_gradients(model) is model
-    assert collectives.united(["b", "a", "b"]) == ["b", "a"]
-    assert collectives.Agreement()(2) == 2
+    assert (collectives.rank(), collectives.world_size(), collectives.is_main()) == (0, 1, True)
+    assert collectives.wrap_ddp(model) is model
+    assert collectives.gather_unique(["b", "a", "b"]) == ["b", "a"]
+    assert collectives.DelayedMax()(2) == 2
 
 
 def test_more_devices_than_there_are_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"hardware\.devices=3: this machine has 2"):
-        devices(tiny("hardware=gpu", "hardware.devices=3"))
-    assert devices(tiny("hardware=multi_gpu")) == 2
+        device_count(tiny("hardware=gpu", "hardware.devices=3"))
+    assert device_count(tiny("hardware=multi_gpu")) == 2
     with pytest.raises(ConfigError, match=r"hardware\.device=cuda:1 names one device"):
-        devices(tiny("hardware=gpu", "hardware.device=cuda:1", "hardware.devices=2"))
+        device_count(tiny("hardware=gpu", "hardware.device=cuda:1", "hardware.devices=2"))
     with pytest.raises(ConfigError, match="null is for GPUs"):
-        devices(tiny("hardware.devices=null"))
+        device_count(tiny("hardware.devices=null"))
 
 
 def test_half_of_torchrun_s_environment_is_refused_with_what_is_missing(monkeypatch):
     monkeypatch.setitem(os.environ, "RANK", "0")
     with pytest.raises(ValueError, match="not LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, WORLD_SIZE"):
-        environment.started_as_one_of_many()
+        environment.is_multi_process()

@@ -1,4 +1,4 @@
-"""A process without an image takes part in a step with an empty batch: it must run, and add nothing."""
+"""A rank without images takes part in a step with an empty batch, which must run and add nothing."""
 
 from __future__ import annotations
 

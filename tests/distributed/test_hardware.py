@@ -11,12 +11,12 @@ from visual_transformers.errors import ConfigError
 from visual_transformers.models import vt_resnet18
 
 
-def test_a_device_that_is_not_there_is_refused_with_what_to_use():
+def test_a_missing_device_is_refused_with_what_to_use():
     with pytest.raises(ConfigError, match=r"hardware\.device=cuda:99 .*hardware=cpu"):
         Hardware(device="cuda:99")
 
 
-def test_a_device_that_does_not_exist_is_refused():
+def test_an_unknown_device_is_refused():
     with pytest.raises(ConfigError, match=r"hardware\.device=abacus"):
         Hardware(device="abacus")
 
@@ -30,7 +30,7 @@ def test_channels_last_orders_images_and_weights():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_logits_come_in_the_precision_asked_for(precision):
+def test_logits_have_the_configured_precision(precision):
     model = vt_resnet18(num_classes=10, token_channels=32).eval()
     with Hardware(precision=precision).autocast():
         assert model(torch.randn(2, 3, 32, 32)).dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -55,7 +55,7 @@ def test_channels_last_changes_nothing():
     torch.testing.assert_close(placed(hardware.move(images, images)[0]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_determinism_is_asked_of_torch():
+def test_determinism_is_set_in_torch():
     Hardware(deterministic=True).prepare(seed=0)
     assert torch.are_deterministic_algorithms_enabled()
     Hardware(deterministic=False).prepare(seed=0)
@@ -69,7 +69,7 @@ def test_the_number_of_threads_is_set():
     torch.set_num_threads(before)
 
 
-def test_null_workers_are_one_for_each_core_that_this_process_may_use():
+def test_null_workers_are_one_per_available_core():
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
@@ -79,18 +79,18 @@ def test_null_workers_are_one_for_each_core_that_this_process_may_use():
     assert Hardware(workers=3).loading.workers == 3
 
 
-def test_a_task_of_slurm_has_the_cores_that_it_was_given(monkeypatch):
-    monkeypatch.setattr(hardware, "processes", lambda workers: 8)
-    monkeypatch.setattr(collectives, "local_ranks", lambda: 4)
-    assert hardware.cores() == 2
+def test_a_slurm_task_uses_its_own_cores(monkeypatch):
+    monkeypatch.setattr(hardware, "resolve_workers", lambda workers: 8)
+    monkeypatch.setattr(collectives, "local_world_size", lambda: 4)
+    assert hardware.available_cores() == 2
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
-    assert hardware.cores() == 8
+    assert hardware.available_cores() == 8
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # torchrun within a task
-    assert hardware.cores() == 2
+    assert hardware.available_cores() == 2
 
 
 @pytest.mark.parametrize(("capability", "said"), [("AVX2", True), ("AVX512", False)])
-def test_bf16_in_software_is_said(monkeypatch, capsys, capability, said):
+def test_bf16_in_software_is_printed(monkeypatch, capsys, capability, said):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     Hardware(precision="bf16")
     assert ("twenty times slower" in capsys.readouterr().out) == said

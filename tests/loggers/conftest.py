@@ -9,8 +9,8 @@ from visual_transformers.loggers import RunInfo
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path_factory, monkeypatch) -> None:
-    """No key, no settings and no files of whoever runs the tests; and nothing of W&B's leaves this machine."""
+def _isolate_wandb(tmp_path_factory, monkeypatch) -> None:
+    """Hide the user's W&B key, settings and files, and keep W&B from sending anything."""
     home = tmp_path_factory.mktemp("home")
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
@@ -22,5 +22,5 @@ def _alone(tmp_path_factory, monkeypatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunInfo:
-    """A run in its folder, at its start."""
+    """Facts of a run that starts."""
     return RunInfo("name", tmp_path, "top1", step=0, evaluated_step=0, total_steps=4, headline="what runs")

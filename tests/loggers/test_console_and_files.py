@@ -26,10 +26,10 @@ def test_every_record_is_a_line_and_every_epoch_a_row(run):
     assert row == "2,1.0,0.1,1.0,0.5,1.0,0.5"
 
 
-def test_records_after_the_step_where_a_run_goes_on_are_dropped(run):
+def test_records_after_the_step_at_which_a_run_resumes_are_dropped(run):
     lines = [step(1, 3.0), step(2, 2.0), step(3, 1.0)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (run.directory / "metrics.jsonl").write_text(text + '{"kind": "step", "st')  # cut off when the run died
+    (run.directory / "metrics.jsonl").write_text(text + '{"kind": "step", "st')  # of a killed run
     resumed = RunInfo("name", run.directory, "top1", step=2, evaluated_step=2, total_steps=4, headline="")
     with Loggers([Files(curves=False)], resumed) as log:
         log.record(step(3, 1.5))
@@ -43,7 +43,7 @@ def test_curves_are_drawn_even_when_a_run_fails(run):
     assert (run.directory / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_console_prints_plain_lines_where_there_is_no_terminal(run, capsys):
+def test_the_console_prints_plain_lines_without_a_terminal(run, capsys):
     with Loggers([Console()], run) as log:
         log.advance()
         log.record(epoch(2, 0.5))
@@ -59,14 +59,14 @@ def test_an_epoch_s_line_has_the_loss_and_the_metric_and_no_other_score(run, cap
     assert "train/loss 1  train/top1 0.5  val/loss 1  val/top1 0.5\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("pace", "said"), [(0.4, "0.4"), (9.9, "9.9"), (10.0, "10"), (123.4, "123")])
-def test_a_slow_pace_has_a_decimal(run, capsys, pace, said):
+@pytest.mark.parametrize(("speed", "printed"), [(0.4, "0.4"), (9.9, "9.9"), (10.0, "10"), (123.4, "123")])
+def test_a_slow_speed_has_a_decimal(run, capsys, speed, printed):
     with Loggers([Console(progress="bar")], run) as log:
-        log.record(step(2, 1.0) | {"images_per_second": pace})
-    assert f"  {said} images/s" in capsys.readouterr().out
+        log.record(step(2, 1.0) | {"images_per_second": speed})
+    assert f"  {printed} images/s" in capsys.readouterr().out
 
 
-def test_the_console_shows_a_bar_where_it_is_asked_for(run, capsys):
+def test_the_console_shows_a_bar_if_it_is_configured(run, capsys):
     with Loggers([Console(progress="bar")], run) as log:
         for _ in range(3):
             log.advance()

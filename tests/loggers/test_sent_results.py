@@ -1,4 +1,4 @@
-"""What loggers show of a run's results."""
+"""Results of a run in the loggers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support.watching import WatchedProcess
 
 from visual_transformers import runner
 from visual_transformers.loggers import Console, Files, Loggers, RunInfo, TensorBoard, WandB
-from visual_transformers.loggers.records import moment
+from visual_transformers.loggers.records import record_key
 from visual_transformers.runs.results import Picture, Results
-from visual_transformers.training.components import Parts
+from visual_transformers.training.components import Components
 from visual_transformers.training.evaluate import draw_attention
 
 LOGGERS = ("logger=[files,wandb,tensorboard]", "logger.wandb.mode=offline", "logger.files.curves=false")
@@ -31,7 +31,7 @@ TINY = ("hardware.threads=1", "training.samples=1", "training.log_every=2", "dat
 
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory) -> Path:
-    """The folder of a run of an epoch with all loggers."""
+    """Folder of a run of one epoch with all loggers."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -46,7 +46,7 @@ def messages(trained) -> list[dict[str, Any]]:
 
 
 def nested(item: dict[str, Any], key: str) -> dict[str, Any]:
-    """What W&B stores in the place of a picture or table."""
+    """Return W&B's description of a picture or table."""
     prefix = f"{key}."
     flat = {name.removeprefix(prefix): value for name, value in item.items() if name.startswith(prefix)}
     return item.get(key) or flat
@@ -58,7 +58,7 @@ def logged(messages: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def table(trained: Path, messages: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The rows of a table, from the file that W&B would send."""
+    """Return the rows of a table from the file that W&B would send."""
     [log] = logs(trained)
     content = json.loads((log.parent / "files" / nested(logged(messages, "tables"), name)["path"]).read_text())
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
@@ -67,10 +67,10 @@ def table(trained: Path, messages: list[dict[str, Any]], name: str) -> list[dict
 def test_w_and_b_has_the_records_and_then_the_results(trained, messages):
     rows = history(trained)
     assert rows[:-2] == lines(trained)
-    assert list(map(moment, rows[-2:])) == [("pictures", 4), ("tables", 4)]
+    assert list(map(record_key, rows[-2:])) == [("pictures", 4), ("tables", 4)]
 
 
-def test_w_and_b_s_summary_has_that_of_the_run(trained, messages):
+def test_w_and_b_s_summary_equals_that_of_the_run(trained, messages):
     expected = json.loads((trained / "summary.json").read_text())
     found: dict[str, Any] = {}
     for summary in of_type(messages, "summary"):
@@ -80,7 +80,7 @@ def test_w_and_b_s_summary_has_that_of_the_run(trained, messages):
     assert (found["parameters"], found["macs"]) == (expected["parameters"], expected["macs"])
 
 
-def test_w_and_b_has_the_scores_of_classes_and_what_they_are_taken_for(trained, messages):
+def test_w_and_b_has_the_scores_and_the_confusions_of_classes(trained, messages):
     with (trained / "classes.csv").open() as file:
         expected = list(csv.DictReader(file))
     found = table(trained, messages, "results/classes")
@@ -119,7 +119,7 @@ def test_tensorboard_has_scores_pictures_tables_and_the_configuration(trained):
     assert "| class | recall | precision |" in texts["classes/text_summary"]
 
 
-def test_a_run_that_was_killed_and_goes_on_is_whole_in_both(tmp_path):
+def test_a_killed_and_resumed_run_is_complete_in_both(tmp_path):
     settings = ["name=run", "training.epochs=2", *TINY, *LOGGERS, "logger=[console,files,wandb,tensorboard]"]
     with WatchedProcess(tmp_path, settings, 4) as process:
         for now in process.moments():
@@ -129,12 +129,12 @@ def test_a_run_that_was_killed_and_goes_on_is_whole_in_both(tmp_path):
     with WatchedProcess(tmp_path, settings, 4) as process:
         assert process.popen.wait(300) == 0, process.output
     records = lines(process.run)
-    assert list(map(moment, records))[-2:] == [("step", 8), ("epoch", 8)]
+    assert list(map(record_key, records))[-2:] == [("step", 8), ("epoch", 8)]
     rows = history(process.run)
-    found = {moment(row): row for row in rows}
+    found = {record_key(row): row for row in rows}
     assert len(found) == len(rows) == len(records) + 2
-    for record in records:  # the pace of a step that came again is another
-        row = found[moment(record)]
+    for record in records:  # a repeated step has another speed
+        row = found[record_key(record)]
         assert row | {"images_per_second": 0} == record | {"images_per_second": 0}
     events = EventAccumulator(str(process.run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8]
@@ -145,21 +145,23 @@ def results(confusion: list[list[float]]) -> Results:
     return Results({}, {name: {} for name in "abc"}, torch.tensor(confusion).double(), [])
 
 
-def test_classes_are_confused_in_the_order_of_how_often():
-    found = results([[5, 3, 0], [1, 9, 0], [4, 0, 0]]).most_confused(2)
+def test_confusions_are_ranked_by_their_count():
+    found = results([[5, 3, 0], [1, 9, 0], [4, 0, 0]]).rank_confusions(2)
     assert found == [
         {"truth": "c", "prediction": "a", "count": 4, "share": 1.0},
         {"truth": "a", "prediction": "b", "count": 3, "share": 0.375},
     ]
-    assert len(results([[5, 3, 0], [1, 9, 0], [4, 0, 0]]).most_confused(100)) == 3
-    assert results([[5, 0, 0], [0, 9, 0], [0, 0, 0]]).most_confused(100) == []
+    assert len(results([[5, 3, 0], [1, 9, 0], [4, 0, 0]]).rank_confusions(100)) == 3
+    assert results([[5, 0, 0], [0, 9, 0], [0, 0, 0]]).rank_confusions(100) == []
 
 
 @pytest.mark.parametrize(("model", "sheets"), [("vt_resnet18", ["1.png", "2.png"]), ("resnet18", [])])
-def test_attention_is_drawn_of_models_that_have_tokens(composed, tmp_path, model, sheets):
-    from visual_transformers.config.validation import checked
+def test_attention_is_drawn_for_models_with_tokens(composed, tmp_path, model, sheets):
+    from visual_transformers.config.validation import validate
 
-    parts = Parts.build(checked(composed(f"model={model}", "hardware.threads=1", "data.image_size=32")), None, "val")
+    parts = Components.build(
+        validate(composed(f"model={model}", "hardware.threads=1", "data.image_size=32")), None, "val"
+    )
     parts.model.eval()
     image, target = parts.sets["val"][0]
     picture = Picture(image, torch.as_tensor(target), torch.tensor(0))

@@ -1,4 +1,4 @@
-"""`mode=check_data` on copies of real data sets: it finds every planted fault, and nothing else."""
+"""`mode=check_data` on copies of real data sets: it finds all planted faults and no others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from visual_transformers.config.instantiate import build
-from visual_transformers.config.validation import checked
-from visual_transformers.data.io.exclude_list import excluded_files
+from visual_transformers.config.validation import validate
+from visual_transformers.data.io.exclude_list import read_exclude_list
 from visual_transformers.data.segmentation.coco.coco_stuff import STUFF
-from visual_transformers.distributed import stop_at_once
+from visual_transformers.distributed import signals
 from visual_transformers.errors import DataError, MissingMasksError
 from visual_transformers.modes import check_data
 from visual_transformers.modes.check_data import run
@@ -53,18 +53,18 @@ def scenes(shared_data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def configured(composed: Callable[..., Any]) -> Callable[..., Any]:
-    """The checked configuration for a copy below `root`."""
+    """Validate the configuration for a copy below `root`."""
 
     def configure(root: Path, *overrides: str) -> Any:
         chosen = ["task=segmentation", "data=coco_stuff"] if (root / "images").is_dir() else ["data=imagenet"]
-        return checked(composed("mode=check_data", *chosen, f"data.root={root}", "check_data.workers=0", *overrides))
+        return validate(composed("mode=check_data", *chosen, f"data.root={root}", "check_data.workers=0", *overrides))
 
     return configure
 
 
 @pytest.fixture
 def report(configured: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Checks a copy and returns report.json; `refused` is whether that ends in an error."""
+    """Check a copy and return report.json; `refused` expects an error."""
 
     def check(root: Path, *overrides: str, refused: bool = False) -> dict[str, Any]:
         if refused:
@@ -104,7 +104,7 @@ def test_a_clean_copy_has_nothing_to_report(copy: str, report: Any, request: Any
     assert found["faults"] == []
     assert notes(found) == NOTHING
     assert found["equal_images"] == {"across_splits": [], "within_a_split": []}
-    assert excluded_files(str(tmp_path / "run/check_data/excluded.txt")) == set()
+    assert read_exclude_list(str(tmp_path / "run/check_data/excluded.txt")) == set()
     assert {path.name for path in (tmp_path / "run/check_data").iterdir()} == {
         "report.json",
         "report.md",
@@ -132,7 +132,7 @@ def test_bad_images_are_found_and_the_list_leaves_out_exactly_those(
     data = build(configured(folders, chosen).data, "data")
     assert {*data.train_set().images, *data.val_set().images} == {*images} - {*planted}
     assert report(folders, chosen)["faults"] == []
-    assert excluded_files(f"{tmp_path}/run/check_data/excluded.txt") == {*map(str, planted)}
+    assert read_exclude_list(f"{tmp_path}/run/check_data/excluded.txt") == {*map(str, planted)}
 
 
 def test_bad_masks_are_found_and_the_list_leaves_out_exactly_their_images(
@@ -161,7 +161,7 @@ def test_bad_masks_are_found_and_the_list_leaves_out_exactly_their_images(
         assert words in fault["problem"]
     assert (found["splits"]["train"]["samples"], found["splits"]["train"]["usable"]) == (9, 2)
 
-    assert excluded_files(f"{tmp_path}/run/check_data/excluded.txt") == {*map(str, images[:7])}
+    assert read_exclude_list(f"{tmp_path}/run/check_data/excluded.txt") == {*map(str, images[:7])}
     with pytest.raises(MissingMasksError, match="2 of 9"):
         build(configured(scenes).data, "data").train_set()
     chosen = f"data.exclude={tmp_path}/run/check_data/excluded.txt"
@@ -182,7 +182,7 @@ def test_peculiar_images_are_noted_and_stay_in(folders: Path, report: Any, tmp_p
         "CMYK": [str(images[4])],
         "EXIF rotation": [str(images[8])],
     }
-    assert excluded_files(str(tmp_path / "run/check_data/excluded.txt")) == set()
+    assert read_exclude_list(str(tmp_path / "run/check_data/excluded.txt")) == set()
 
 
 def test_equal_images_are_listed_by_whether_splits_share_them(folders: Path, report: Any) -> None:
@@ -234,7 +234,7 @@ def test_a_test_split_of_its_own_is_checked_too(shared_data: Path, composed: Any
     bad.write_bytes(b"")
     overrides = ("task=segmentation", "data=camvid", f"data.root={tmp_path}/camvid", "check_data.workers=0")
     with pytest.raises(DataError, match="used: 1;"):
-        run(checked(composed("mode=check_data", *overrides)), tmp_path / "run")
+        run(validate(composed("mode=check_data", *overrides)), tmp_path / "run")
     found = json.loads((tmp_path / "run/check_data/report.json").read_text())
     assert [(fault["split"], fault["file"]) for fault in found["faults"]] == [("test", str(bad))]
 
@@ -242,7 +242,7 @@ def test_a_test_split_of_its_own_is_checked_too(shared_data: Path, composed: Any
 def test_processes_find_what_one_finds(scenes: Path, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     files(scenes, "images/train2017/*")[3].write_bytes(b"")
     alone = report(scenes, refused=True)
-    monkeypatch.setattr(check_data, "PORTION", 2)
+    monkeypatch.setattr(check_data, "CHUNK_SIZE", 2)
     assert report(scenes, "check_data.workers=2", refused=True) == alone
 
 
@@ -256,7 +256,7 @@ def test_processes_find_what_one_finds(scenes: Path, report: Any, monkeypatch: p
 def test_data_sets_without_files_get_balance_and_statistics(
     composed: Any, tmp_path: Path, overrides: tuple[str, ...], unit: str
 ) -> None:
-    cfg = checked(composed("mode=check_data", "check_data.workers=0", *overrides))
+    cfg = validate(composed("mode=check_data", "check_data.workers=0", *overrides))
     run(cfg, tmp_path)
     found = json.loads((tmp_path / "check_data/report.json").read_text())["splits"]["val"]
     samples = build(cfg.data, "data").val_set()
@@ -276,45 +276,35 @@ def test_the_command_line_reports_by_its_exit_code(folders: Path, tmp_path: Path
     assert done.stderr.startswith("error: samples that cannot be used: 1; ")
     assert "Traceback" not in done.stderr
     assert "checking train 0/9" in done.stdout
-    assert excluded_files(str(tmp_path / "runs/x/check_data/excluded.txt")) == {str(bad)}
+    assert read_exclude_list(str(tmp_path / "runs/x/check_data/excluded.txt")) == {str(bad)}
 
 
-def test_ctrl_c_stops_it_and_its_processes_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", [None, 0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
+def test_ctrl_c_at_any_moment_after_the_start_stops_it_and_its_workers(tmp_path: Path, moment: float | None) -> None:
     arguments = ["mode=check_data", "task=segmentation", "data.train_scenes=1000000", "check_data.workers=2"]
-    command = [sys.executable, "-u", "-m", "visual_transformers", *arguments]
+    command, workers = [sys.executable, "-u", "-m", "visual_transformers", *arguments], list[str]()
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("checking train 0/")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while len(workers := children.read_text().split()) < 2:
+        while moment is None and len(workers := children.read_text().split()) < 2:
             time.sleep(0.1)
+        time.sleep(moment or 0)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 130
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
-def test_ctrl_c_at_any_moment_after_the_start_stops_it(tmp_path: Path, moment: float) -> None:
-    arguments = ["mode=check_data", "task=segmentation", "data.train_scenes=1000000", "check_data.workers=2"]
-    command = [sys.executable, "-u", "-m", "visual_transformers", *arguments]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("checking train 0/")
-        time.sleep(moment)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-
-
 def test_ctrl_c_that_a_callback_forgets_is_raised_again() -> None:
     before = signal.getsignal(signal.SIGINT)
-    stop_at_once.install()
+    signals.raise_on_ctrl_c()
     try:
         with pytest.raises(KeyboardInterrupt):
-            for item in stop_at_once.interruptible(range(3)):
+            for item in signals.interruptible(range(3)):
                 assert item == 0
                 with suppress(KeyboardInterrupt):
                     os.kill(os.getpid(), signal.SIGINT)
                     time.sleep(0.1)
     finally:
         signal.signal(signal.SIGINT, before)
-        stop_at_once._Asked.by_ctrl_c = False
+        signals._CtrlC.received = False

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import onnx
 import onnxruntime
@@ -21,15 +22,17 @@ from torch import nn
 
 from visual_transformers import __version__
 from visual_transformers.checkpoints import weights
-from visual_transformers.config.constraints import EXPORT_FORMATS
 from visual_transformers.config.instantiate import build
-from visual_transformers.config.validation import Config, checked
+from visual_transformers.config.schema import Config, ExportSettings
+from visual_transformers.config.validation import validate
 from visual_transformers.errors import ConfigError, RunError, WeightsError
-from visual_transformers.inference.predictor import Trained
+from visual_transformers.inference.predictor import Predictor
 from visual_transformers.modes.export import run
-from visual_transformers.modes.export.formats import FORMATS, Original, Sizes
+from visual_transformers.modes.export.formats import FORMATS, InputSizes, Reference
 
 TOKENS = ["model.token_channels=32"]
+(ALLOWED,) = get_args(get_type_hints(ExportSettings)["formats"])
+EXPORT_FORMATS = get_args(ALLOWED)
 SMALL_PYRAMID = ["model.backbone=resnet18", "model.pyramid_channels=32", "model.branch_channels=32"]
 MODELS = {
     "vt_resnet18": TOKENS,
@@ -41,7 +44,7 @@ MODELS = {
 
 @dataclass
 class Exported:
-    """What one export was given, wrote and said."""
+    """Inputs, outputs and messages of an export."""
 
     cfg: Config
     model: nn.Module
@@ -64,7 +67,7 @@ class Exported:
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Batch normalisations and residual branches as after training: neither the identity nor zero."""
+    """Fill batch normalization and residual branches as after training: neither identity nor zero."""
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.uniform_(parameter, -0.1, 0.1)
@@ -87,7 +90,7 @@ def exported(request, tmp_path_factory, composed) -> Exported:
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp(request.param)
     file = directory / "trained.safetensors"
-    cfg = checked(composed(*MODELS[request.param], "mode=export", f"weights.file={file}", "hardware.threads=1"))
+    cfg = validate(composed(*MODELS[request.param], "mode=export", f"weights.file={file}", "hardware.threads=1"))
     model, classes = trained_file(cfg, file)
     said, root, handler = io.StringIO(), logging.getLogger(), Records()
     level = root.level
@@ -115,11 +118,11 @@ class Records(logging.Handler):
 
 @pytest.fixture
 def untrained(tmp_path, composed):
-    """A function that gives the checked configuration of an export of a model's initial weights."""
+    """Configure an export of a model's initial weights."""
 
     def prepared(*overrides: str):
         file = tmp_path / "trained.safetensors"
-        cfg = checked(composed("mode=export", f"weights.file={file}", "hardware.threads=1", *overrides))
+        cfg = validate(composed("mode=export", f"weights.file={file}", "hardware.threads=1", *overrides))
         trained_file(cfg, file)
         return cfg
 
@@ -147,7 +150,7 @@ def test_ablations_are_exported_in_every_format_and_agree(untrained, tmp_path, o
 
 
 SHAPES = [(1, 3, 50, 131), (4, 3, 67, 45)]
-"""Batches that the export itself has not tried."""
+"""Shapes on which the export itself compares nothing."""
 
 
 @torch.no_grad()
@@ -238,8 +241,8 @@ def test_every_format_that_the_configuration_knows_can_be_written():
     ids=["other numbers", "no numbers", "another shape"],
 )
 def test_an_artefact_that_gives_something_else_is_an_error_that_names_it(untrained, tmp_path, monkeypatch, wrong):
-    def load(path, original):
-        forward = right.load(path, original)
+    def load(path, reference):
+        forward = right.load(path, reference)
         return lambda images: wrong(forward(images))
 
     right = FORMATS["safetensors"]
@@ -253,10 +256,10 @@ def test_an_artefact_that_gives_something_else_is_an_error_that_names_it(untrain
 
 def test_the_copy_is_in_float32_and_contiguous_whatever_the_hardware(untrained, tmp_path):
     cfg = untrained(*TOKENS, "hardware.precision=bf16", "hardware.channels_last=true")
-    trained = Trained.build(cfg, tmp_path)
+    trained = Predictor.build(cfg, tmp_path)
     trained.model.to(torch.bfloat16)
-    original = Original.of(cfg, trained)
-    assert all(p.dtype == torch.float32 and p.is_contiguous() for p in original.model.parameters())
+    reference = Reference.from_predictor(cfg, trained)
+    assert all(p.dtype == torch.float32 and p.is_contiguous() for p in reference.model.parameters())
     assert all(p.dtype == torch.bfloat16 for p in trained.model.parameters())
 
 
@@ -270,10 +273,10 @@ def test_a_model_of_images_as_small_as_its_stride_is_exported_for_that_size(untr
 
 
 def test_a_model_that_names_no_stride_takes_only_the_size_that_images_are_prepared_to():
-    sizes = Sizes.of(nn.Linear(1, 1), torch.zeros(3, 224, 192))
+    sizes = InputSizes.from_model(nn.Linear(1, 1), torch.zeros(3, 224, 192))
     assert sizes.shape == ["batch", 3, 224, 192]
-    assert list(sizes.dynamic) == [0]
-    assert {shape[1:] for shape in sizes.compared} == {(3, 224, 192)}
+    assert list(sizes.dynamic_shape) == [0]
+    assert {shape[1:] for shape in sizes.compared_shapes} == {(3, 224, 192)}
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

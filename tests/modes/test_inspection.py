@@ -1,4 +1,4 @@
-"""What is found of single samples, and how it adds up."""
+"""Inspection of single samples, and statistics of many."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from PIL import ExifTags, Image
 from visual_transformers.data.dataset import ClassifiedImages
 from visual_transformers.data.io.file_index import FileIndex
 from visual_transformers.data.io.reading import Note
-from visual_transformers.modes.check_data.inspection import BAD_IMAGE, Inspected, inspect
-from visual_transformers.modes.check_data.statistics import Findings, equal_images, mean_and_deviation
+from visual_transformers.modes.check_data.inspection import BAD_IMAGE, Inspection, inspect_sample
+from visual_transformers.modes.check_data.statistics import Statistics, compute_mean_and_std, group_equal_images
 
 Noise = Callable[..., NDArray[np.uint8]]
 
 
-def inspected(path: Path) -> Inspected:
-    return inspect(ClassifiedImages(FileIndex(path.parent, [path.name]), np.zeros(1, np.int32), lambda image: image), 0)
+def inspect(path: Path) -> Inspection:
+    return inspect_sample(
+        ClassifiedImages(FileIndex(path.parent, [path.name]), np.zeros(1, np.int32), lambda image: image), 0
+    )
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -45,7 +47,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 def test_damage_is_a_fault_of_the_file(tmp_path: Path, noise: Noise, kind: str, damage: str) -> None:
     path = tmp_path / "image"
     path.write_bytes(DAMAGE[damage](encoded(Image.fromarray(noise(60, 60, 3)), kind)))
-    found = inspected(path)
+    found = inspect(path)
     assert [(fault.kind, fault.file) for fault in found.faults] == [(BAD_IMAGE, str(path))]
     assert found.notes == Note.UNUSABLE
 
@@ -59,7 +61,7 @@ def test_a_jpeg_that_libjpeg_reads_with_a_warning_is_damaged(
     path = tmp_path / "image.jpg"
     path.write_bytes(content[:-2] + b"stray" * 20 + content[-2:])
     Image.open(path).load()  # Pillow says nothing
-    [fault] = inspected(path).faults
+    [fault] = inspect(path).faults
     assert "extraneous bytes" in fault.problem
 
 
@@ -68,7 +70,7 @@ def test_a_jpeg_that_only_pillow_can_read_is_no_fault(tmp_path: Path, noise: Noi
     path.write_bytes(encoded(Image.fromarray(noise(60, 60, 3)).convert("CMYK"), "JPEG", subsampling=2))
     with pytest.raises(ValueError, match="subsampling"):
         simplejpeg.decode_jpeg(path.read_bytes())
-    found = inspected(path)
+    found = inspect(path)
     assert (found.notes, found.faults) == (Note.CMYK, [])
 
 
@@ -91,7 +93,7 @@ def test_unusual_modes_are_notes(tmp_path: Path, noise: Noise, kind: str, mode: 
     path = tmp_path / "image"
     picture = Image.fromarray(noise(9, 7, 3))
     path.write_bytes(encoded(Image.new(mode, (7, 9), 9990) if mode == "I;16" else picture.convert(mode), kind))
-    found = inspected(path)
+    found = inspect(path)
     assert (found.notes, found.faults) == (note, [])
 
 
@@ -105,46 +107,46 @@ def test_an_exif_rotation_is_a_note(tmp_path: Path, noise: Noise, kind: str, ori
     path = tmp_path / "image"
     path.write_bytes(encoded(Image.fromarray(noise(9, 7, 3)), kind, exif=exif))
     notes = {3: Note.TURNED | Note.HALF_TURNED, 6: Note.TURNED, 8: Note.TURNED}
-    assert inspected(path).notes == notes.get(orientation, Note.NONE)
+    assert inspect(path).notes == notes.get(orientation, Note.NONE)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_metadata_are_no_fault(tmp_path: Path, noise: Noise) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(encoded(Image.fromarray(noise(9, 7, 3)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"))
-    found = inspected(path)
+    found = inspect(path)
     assert (found.notes, found.faults) == (Note.NONE, [])
 
 
-def findings(*digests: bytes, unusable: tuple[int, ...] = ()) -> Findings:
-    found = Findings(len(digests), classes=1)
+def findings(*digests: bytes, unusable: tuple[int, ...] = ()) -> Statistics:
+    found = Statistics(len(digests), classes=1)
     for place, digest in enumerate(digests):
-        found.take(Inspected(digest=digest.ljust(16), notes=Note.UNUSABLE if place in unusable else Note.NONE))
+        found.add_sample(Inspection(digest=digest.ljust(16), notes=Note.UNUSABLE if place in unusable else Note.NONE))
     return found
 
 
 def test_equal_images_are_grouped_over_all_parts_and_unusable_ones_left_out() -> None:
     parts = [findings(b"b", b"a", b"b", b"c"), findings(b"a", b"d", b"c", unusable=(2,)), findings(b"b")]
-    assert list(equal_images(parts)) == [[(0, 0), (0, 2), (2, 0)], [(0, 1), (1, 0)]]
+    assert list(group_equal_images(parts)) == [[(0, 0), (0, 2), (2, 0)], [(0, 1), (1, 0)]]
 
 
 @pytest.mark.parametrize("parts", [[findings()], [findings(), findings(b"a")], [findings(b"a", b"a", unusable=(0, 1))]])
-def test_without_equal_images_there_are_no_groups(parts: list[Findings]) -> None:
-    assert list(equal_images(parts)) == []
+def test_without_equal_images_there_are_no_groups(parts: list[Statistics]) -> None:
+    assert list(group_equal_images(parts)) == []
 
 
 def test_mean_and_deviation_are_those_of_numpy_and_of_nothing_nan(noise: Noise) -> None:
     pixels = noise(3, 1000) // 2 + 60
     values = np.stack([np.bincount(channel, minlength=256) for channel in pixels])
-    mean, deviation = mean_and_deviation(values)
+    mean, deviation = compute_mean_and_std(values)
     assert mean == pytest.approx((pixels / 255).mean(axis=1))
     assert deviation == pytest.approx((pixels / 255).std(axis=1))
-    assert np.isnan(mean_and_deviation(np.zeros((3, 256), np.int64))).all()
+    assert np.isnan(compute_mean_and_std(np.zeros((3, 256), np.int64))).all()
 
 
 def test_sums_of_a_whole_imagenet_are_exact() -> None:
     values = np.zeros((3, 256), np.int64)
     values[:, 254], values[:, 255] = 2**46, 2**46  # 140 million million pixels
-    mean, deviation = mean_and_deviation(values)
+    mean, deviation = compute_mean_and_std(values)
     assert mean == [254.5 / 255] * 3
     assert deviation == [0.5 / 255] * 3

@@ -12,17 +12,18 @@ from torchvision.transforms import v2
 
 from visual_transformers.checkpoints import weights
 from visual_transformers.config.instantiate import build
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.data import MaskFolder
-from visual_transformers.data.digits import digit_images
+from visual_transformers.data.digits import load_digit_split
 from visual_transformers.data.io.files import read_mask
-from visual_transformers.data.normalization import Normalise, whole_image
-from visual_transformers.data.segmentation.coco.labels import STUFF, ids, names
+from visual_transformers.data.normalization import Normalise
+from visual_transformers.data.segmentation.coco.labels import STUFF, category_ids, category_names
 from visual_transformers.errors import ConfigError, DataError, RunError
 from visual_transformers.inference import coco_results
-from visual_transformers.inference.images import image_paths, output_names, skipped
-from visual_transformers.inference.predictor import Trained
-from visual_transformers.modes.predict import check_classes, run, write_mask
+from visual_transformers.inference.images import find_images, format_skipped, make_output_names
+from visual_transformers.inference.predictor import Predictor
+from visual_transformers.modes import predict
+from visual_transformers.modes.predict import check_class_count, write_mask
 from visual_transformers.plotting import image_plots
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -30,7 +31,7 @@ SCENES = [*DIGITS, "background"]
 
 
 def photo(path: Path, width: int = 70, height: int = 50) -> Path:
-    """A file of noise, another for each name."""
+    """Write an image of noise that depends on the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(sum(path.name.encode())).integers(0, 256, (height // 5, width // 5, 3), np.uint8)
     Image.fromarray(noise).resize((width, height)).save(path)
@@ -38,7 +39,7 @@ def photo(path: Path, width: int = 70, height: int = 50) -> Path:
 
 
 def saved(cfg, path: Path, classes: list[str]) -> torch.nn.Module:
-    """The model of a configuration with random weights, which are saved."""
+    """Build the model of a configuration and save its random weights."""
     model = build(cfg.model, "model", num_classes=len(classes)).eval()
     weights.save(path, model, {"classes": classes, "config": cfg.everything})
     return model
@@ -46,11 +47,11 @@ def saved(cfg, path: Path, classes: list[str]) -> torch.nn.Module:
 
 @pytest.fixture
 def classifier(tiny, tmp_path):
-    """Predicts with a tiny classifier; `overrides` are those of the command."""
+    """Predict with a tiny classifier; `overrides` are those of the command."""
     model = saved(tiny(), tmp_path / "weights.safetensors", DIGITS)
 
     def run(*overrides: str) -> list[dict]:
-        run(tiny("mode=predict", f"weights.file={tmp_path}/weights.safetensors", *overrides), tmp_path / "run")
+        predict.run(tiny("mode=predict", f"weights.file={tmp_path}/weights.safetensors", *overrides), tmp_path / "run")
         return json.loads((tmp_path / "run/predict/predictions.json").read_text())
 
     run.model = model
@@ -59,12 +60,12 @@ def classifier(tiny, tmp_path):
 
 @pytest.fixture
 def segmenter(tiny_scenes, tmp_path):
-    """The same with a tiny segmenter."""
+    """Predict with a tiny segmenter."""
     model = saved(tiny_scenes("model=panoptic_fpn"), tmp_path / "weights.safetensors", SCENES)
 
     def run(*overrides: str) -> list[dict]:
         fixed = ("mode=predict", "model=panoptic_fpn", f"weights.file={tmp_path}/weights.safetensors")
-        run(tiny_scenes(*fixed, *overrides), tmp_path / "run")
+        predict.run(tiny_scenes(*fixed, *overrides), tmp_path / "run")
         return json.loads((tmp_path / "run/predict/predictions.json").read_text())
 
     run.model = model
@@ -73,9 +74,9 @@ def segmenter(tiny_scenes, tmp_path):
 
 @pytest.fixture
 def tiny_scenes(composed):
-    """A small segmenter that has no token stage."""
+    """Configure a small segmenter without token stages."""
     small = ["task=segmentation", "model.backbone=resnet18", "model.pyramid_channels=32", "model.branch_channels=32"]
-    return lambda *overrides: checked(composed("hardware.threads=1", *small, *overrides))
+    return lambda *overrides: validate(composed("hardware.threads=1", *small, *overrides))
 
 
 def test_a_classifier_s_top_classes_are_the_first_of_its_probabilities(classifier, tmp_path):
@@ -84,7 +85,7 @@ def test_a_classifier_s_top_classes_are_the_first_of_its_probabilities(classifie
     assert [Path(one["file"]).relative_to(tmp_path).as_posix() for one in listed] == ["in/a.png", "in/b/a.jpg"]
     prepare = v2.Compose([v2.Grayscale(3), v2.Resize((32, 32), v2.InterpolationMode.BICUBIC)])
     for one in listed:
-        image = Normalise()(whole_image()(prepare(Image.open(one["file"]).convert("RGB"))))[0]
+        image = Normalise()(v2.ToImage()(prepare(Image.open(one["file"]).convert("RGB"))))[0]
         with torch.inference_mode():
             expected, order = classifier.model(image[None])[0].softmax(dim=0).sort(descending=True)
         assert [c["name"] for c in one["classes"]] == [DIGITS[i] for i in order[:3]]
@@ -101,17 +102,17 @@ def test_a_top_beyond_the_classes_lists_them_all_and_they_sum_to_1(classifier, t
 
 
 def test_without_an_input_validation_images_are_predicted(classifier, tmp_path):
-    listed = classifier("training.samples=3")
+    listed = classifier("predict.images=3")
     files = [Path(one["file"]) for one in listed]
     assert [file.parent for file in files] == [tmp_path / "run/predict/inputs"] * 3
-    labels = digit_images("val")[1]
+    labels = load_digit_split("val")[1]
     assert {file.name for file in files} == {f"{i}-digit-{labels[i]}.png" for i in (0, 180, 359)}
     assert all(Image.open(file).size == (8, 8) for file in files)
 
 
 def test_images_that_an_earlier_command_left_are_not_predicted(classifier, tmp_path):
-    classifier("training.samples=3")
-    assert len(classifier("training.samples=2")) == 2
+    classifier("predict.images=3")
+    assert len(classifier("predict.images=2")) == 2
     assert len([*(tmp_path / "run/predict/inputs").iterdir()]) == 2
 
 
@@ -128,7 +129,7 @@ def test_results_of_an_earlier_command_do_not_stay_beside_new_ones(stuff, tmp_pa
 
 
 def test_images_of_the_folder_that_is_cleared_can_be_the_input(classifier, tmp_path):
-    classifier("training.samples=3")
+    classifier("predict.images=3")
     assert len(classifier(f"input={tmp_path}/run/predict/inputs")) == 3
 
 
@@ -150,12 +151,12 @@ def test_a_refused_command_leaves_the_earlier_results(classifier, tmp_path):
     ],
 )
 def test_how_many_files_were_skipped_is_said_in_words(count, files, said):
-    assert skipped(count, files) == said
+    assert format_skipped(count, files) == said
 
 
 def test_no_validation_images_at_all_are_refused(classifier):
-    with pytest.raises(DataError, match=r"training\.samples=0 validation images to show; give more, or input=PATH"):
-        classifier("training.samples=0")
+    with pytest.raises(DataError, match=r"predict\.images=0: no validation images"):
+        classifier("predict.images=0")
 
 
 def test_a_photograph_is_turned_upright_as_its_camera_says(segmenter, tmp_path):
@@ -183,14 +184,14 @@ def test_an_image_whose_exif_is_damaged_is_taken_as_it_is_with_a_note(classifier
 
 def test_an_image_that_the_model_cannot_take_costs_no_other_its_result(segmenter, tmp_path, monkeypatch):
     photo(tmp_path / "in/a.png"), photo(tmp_path / "in/b.png", 71, 50), photo(tmp_path / "in/c.png")
-    logits = Trained.logits
+    logits = Predictor.compute_logits
 
     def limited(self, images):
         if images.shape[3] == 71:
             raise RuntimeError("out of memory")
         return logits(self, images)
 
-    monkeypatch.setattr(Trained, "logits", limited)
+    monkeypatch.setattr(Predictor, "compute_logits", limited)
     with pytest.raises(DataError, match=r"1 of 3 files was skipped(.|\n)*b\.png: the model cannot take it"):
         segmenter(f"input={tmp_path}/in")
     listed = json.loads((tmp_path / "run/predict/predictions.json").read_text())
@@ -201,7 +202,7 @@ def test_an_error_in_drawing_is_not_taken_for_one_of_the_model(segmenter, tmp_pa
     def broken(*arguments):
         raise ValueError("of the drawing")
 
-    monkeypatch.setattr(image_plots, "masked", broken)
+    monkeypatch.setattr(image_plots, "plot_mask", broken)
     with pytest.raises(ValueError, match=r"^of the drawing$"):
         segmenter(f"input={photo(tmp_path / 'a.png')}")
 
@@ -227,7 +228,7 @@ def test_masks_are_the_model_s_own_argmax_at_every_size(segmenter, tmp_path):
     assert [one["mask"] for one in listed] == ["masks/a.png", "masks/b/a.png", "masks/thin.png"]
     for one in listed:
         mask = read_mask(tmp_path / "run/predict" / one["mask"])
-        image = Normalise()(whole_image()(Image.open(one["file"])))
+        image = Normalise()(v2.ToImage()(Image.open(one["file"])))
         height, width = image.shape[2:]
         with torch.inference_mode():
             enlarged = v2.functional.resize(image, [max(height, 32), width])
@@ -262,9 +263,9 @@ def test_a_mask_is_an_8_bit_palette_png_that_reads_back_as_it_was(tmp_path, clas
 
 
 def test_more_classes_than_a_mask_can_hold_are_refused():
-    check_classes(["x"] * 256)
+    check_class_count(["x"] * 256)
     with pytest.raises(RunError, match="257 classes"):
-        check_classes(["x"] * 257)
+        check_class_count(["x"] * 257)
 
 
 def test_unreadable_files_are_skipped_and_said_when_the_others_are_done(segmenter, tmp_path):
@@ -290,26 +291,26 @@ def test_what_is_no_image_at_all_is_said_before_the_weights_are_read(tiny, tmp_p
     (tmp_path / "empty").mkdir()
     for where in (tmp_path / "empty", tmp_path / "none.png", tmp_path / "*.png"):
         with pytest.raises(DataError, match="no such image"):
-            run(tiny("mode=predict", f"input={where}", "weights.file=nowhere"), tmp_path)
+            predict.run(tiny("mode=predict", f"input={where}", "weights.file=nowhere"), tmp_path)
 
 
 def test_names_of_outputs_are_paths_below_the_input_and_never_equal(tmp_path):
     files = ["a.jpg", "a.png", "a.jpg.png", "b/a.png", "b/c.d.png", "e.png"]
     for file in files:
         photo(tmp_path / "in" / file)
-    paths = image_paths(f"{tmp_path}/in")
-    assert list(output_names(paths, f"{tmp_path}/in").values()) == [
+    paths = find_images(f"{tmp_path}/in")
+    assert list(make_output_names(paths, f"{tmp_path}/in").values()) == [
         "a.jpg", "a.jpg.png", "a.png", "b/a", "b/c.d", "e"
     ]  # fmt: skip
     below_b = f"{tmp_path}/in/b/*.png"
-    assert list(output_names(image_paths(below_b), below_b).values()) == ["a", "c.d"]
+    assert list(make_output_names(find_images(below_b), below_b).values()) == ["a", "c.d"]
     everything = f"{tmp_path}/in/**/c*.png"
-    assert list(output_names(image_paths(everything), everything).values()) == ["c.d"]
+    assert list(make_output_names(find_images(everything), everything).values()) == ["c.d"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path):
     path = photo(tmp_path / "a[1].png")
-    assert image_paths(str(path)) == [path]
+    assert find_images(str(path)) == [path]
 
 
 SMALL_STUFF = [
@@ -326,12 +327,12 @@ SMALL_STUFF = [
 
 @pytest.fixture
 def stuff(composed, tmp_path):
-    """Predicts with a model of COCO-Stuff's 91 stuff classes."""
-    saved(checked(composed(*SMALL_STUFF)), tmp_path / "weights.safetensors", [names()[i] for i in STUFF])
+    """Predict with a model of COCO-Stuff's 91 stuff classes."""
+    saved(validate(composed(*SMALL_STUFF)), tmp_path / "weights.safetensors", [category_names()[i] for i in STUFF])
 
     def run(*overrides: str) -> None:
         fixed = ("mode=predict", f"input={tmp_path}/in", f"weights.file={tmp_path}/weights.safetensors")
-        run(checked(composed(*SMALL_STUFF, *fixed, *overrides)), tmp_path / "run")
+        predict.run(validate(composed(*SMALL_STUFF, *fixed, *overrides)), tmp_path / "run")
 
     return run
 
@@ -353,11 +354,13 @@ def test_coco_s_own_api_reads_the_results_and_decodes_the_masks(stuff, tmp_path)
 
 @pytest.mark.parametrize("label_set", ["stuff", "stuff_things"])
 def test_a_coco_stuff_file_that_names_no_classes_needs_no_data_set(composed, tmp_path, label_set):
-    cfg = checked(composed(*SMALL_STUFF, f"data.label_set={label_set}", f"weights.file={tmp_path}/weights.safetensors"))
-    expected = [names()[i] for i in ids(label_set)]
+    cfg = validate(
+        composed(*SMALL_STUFF, f"data.label_set={label_set}", f"weights.file={tmp_path}/weights.safetensors")
+    )
+    expected = [category_names()[i] for i in category_ids(label_set)]
     model = build(cfg.model, "model", num_classes=len(expected))
     weights.save(tmp_path / "weights.safetensors", model, {"config": cfg.everything})
-    assert Trained.build(cfg, tmp_path).classes == expected
+    assert Predictor.build(cfg, tmp_path).classes == expected
 
 
 def test_two_images_of_one_coco_id_are_refused_before_work(stuff, tmp_path):
@@ -379,11 +382,11 @@ def test_classes_of_another_label_set_are_refused_before_work(stuff, tmp_path):
     [("000000000139.jpg", 139), ("COCO_val2014_000000000139.png", 139), ("street_12.jpg", "street_12"), ("٣.jpg", "٣")],
 )
 def test_image_ids_are_coco_s_numbers_or_stems(name, expected):
-    assert coco_results.image_id(Path(name)) == expected
+    assert coco_results.parse_image_id(Path(name)) == expected
 
 
 def result_of(mask: np.ndarray) -> list[dict]:
-    return coco_results.entries(mask, 7, [100, 101, 102])
+    return coco_results.encode_mask(mask, 7, [100, 101, 102])
 
 
 @pytest.mark.parametrize(
@@ -401,6 +404,6 @@ def test_results_that_do_not_decode_to_their_masks_are_an_error(tmp_path, spoil)
     mask = np.eye(6, 8, dtype=np.uint8)
     write_mask(tmp_path / "7.png", mask)
     masks = {7: tmp_path / "7.png"}
-    coco_results.write(tmp_path / "results.json", result_of(mask), masks, [100, 101, 102])
+    coco_results.write_results(tmp_path / "results.json", result_of(mask), masks, [100, 101, 102])
     with pytest.raises(RunError, match="differ"):
-        coco_results.write(tmp_path / "results.json", spoil(result_of(mask)), masks, [100, 101, 102])
+        coco_results.write_results(tmp_path / "results.json", spoil(result_of(mask)), masks, [100, 101, 102])

@@ -12,19 +12,15 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torchvision import models as torchvision_models
 
 from visual_transformers import models
-from visual_transformers.config.validation import checked
+from visual_transformers.config.schema import ProfileSettings
+from visual_transformers.config.validation import validate
 from visual_transformers.distributed.hardware import Hardware
 from visual_transformers.errors import ConfigError, DataError
-from visual_transformers.models.flops import count, part_names
+from visual_transformers.models.flops import count_costs, name_groups
 from visual_transformers.modes import profile
 from visual_transformers.modes.profile import output, plots
-from visual_transformers.modes.profile.measure import (
-    Workload,
-    activation_bytes,
-    computed_peak_bytes,
-    latency,
-    without_data,
-)
+from visual_transformers.modes.profile.latency import measure_latency
+from visual_transformers.modes.profile.memory import Workload, compute_peak_bytes, count_activation_bytes, to_fake
 from visual_transformers.tasks.task import Classification, Segmentation
 
 PUBLISHED = {
@@ -36,23 +32,24 @@ PUBLISHED = {
 
 
 def workload(model: nn.Module, forward: nn.Module | None = None, task=None, **changes) -> Workload:
-    """Two images of 4 x 4 pixels and 5 classes, unless changed."""
+    """Build a workload of two images of 4 x 4 pixels and 5 classes, unless changed."""
     hardware = changes.pop("hardware", Hardware(channels_last=False))
-    settings = {"classes": 5, "batch_size": 2, "image_size": (4, 4)} | changes
-    return Workload(model, forward=forward or model, hardware=hardware, task=task or Classification(), **settings)
+    settings = {"classes": 5, "batch_size": 2, "image_size": [4, 4], "seconds": 0, "repeats": 1} | changes
+    task, settings = task or Classification(), ProfileSettings(**settings)
+    return Workload(model, forward=forward or model, hardware=hardware, task=task, settings=settings)
 
 
 def test_the_parameters_and_macs_of_a_resnet_are_those_that_torchvision_publishes():
     for name, published in PUBLISHED.items():
         with torch.device("meta"):
             model = getattr(torchvision_models, name)()
-        parts = count(model, (224, 224))
+        parts = count_costs(model, (224, 224))
         assert sum(part.parameters for part in parts) == published["num_params"]
         assert round(sum(part.macs for part in parts) / 1e9, 3) == published["_ops"]
 
 
 class Odd(nn.Module):
-    """A weight of the model's own and a shared layer beside parts that can be counted by hand."""
+    """Model with a parameter of its own, a shared layer, and parts that can be counted by hand."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +67,7 @@ class Odd(nn.Module):
 
 
 def test_the_parts_of_a_model_are_those_counted_by_hand():
-    counted = {part.name: (part.parameters, part.macs) for part in count(Odd(), (6, 8))}
+    counted = {part.name: (part.parameters, part.macs) for part in count_costs(Odd(), (6, 8))}
     pixels = 3 * 4
     second = counted.pop("vt.1", (0, 0)), counted.pop("again", (0, 0))
     assert tuple(map(sum, zip(*second, strict=True))) == (64, pixels * 64)  # one layer under two names counts once
@@ -93,7 +90,7 @@ def test_the_parts_of_a_model_are_those_counted_by_hand():
 )
 def test_every_model_falls_into_its_parts_without_rest_and_they_add_up(model, expected):
     model = model(num_classes=7)
-    parts = count(model, (64, 96))
+    parts = count_costs(model, (64, 96))
     assert [part.name for part in parts] == expected
     assert sum(part.parameters for part in parts) == sum(p.numel() for p in model.parameters())
     with torch.device("meta"), torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
@@ -103,7 +100,9 @@ def test_every_model_falls_into_its_parts_without_rest_and_they_add_up(model, ex
 
 def test_all_of_a_model_s_parameters_are_in_a_part():
     model = models.vt_resnet18(num_classes=7)
-    assert all(name.startswith(tuple(f"{path}." for path in part_names(model))) for name, _ in model.named_parameters())
+    assert all(
+        name.startswith(tuple(f"{path}." for path in name_groups(model))) for name, _ in model.named_parameters()
+    )
 
 
 def test_kept_activations_are_those_counted_by_hand():
@@ -113,7 +112,7 @@ def test_kept_activations_are_those_counted_by_hand():
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.ReLU())
     images, after_relu, divisor = 4 * 2 * 48, 4 * 2 * 5, 8
-    assert activation_bytes(workload(model, task=SumOfSquares())) == images + after_relu + divisor
+    assert count_activation_bytes(workload(model, task=SumOfSquares())) == images + after_relu + divisor
 
 
 @pytest.mark.parametrize(
@@ -123,33 +122,37 @@ def test_kept_activations_are_those_counted_by_hand():
 def test_activations_counted_without_data_are_those_that_a_real_step_keeps(precision, tolerance):
     hardware = Hardware(precision=precision)
     model = hardware.place(models.vt_resnet18(num_classes=5, token_channels=32))
-    counted = activation_bytes(workload(model, hardware=hardware, image_size=(32, 32)))
-    mode, hollow = without_data(model)
+    counted = count_activation_bytes(workload(model, hardware=hardware, image_size=(32, 32)))
+    mode, fake_model = to_fake(model)
     with mode:
-        without = activation_bytes(workload(hollow, hardware=hardware, image_size=(32, 32)))
+        without = count_activation_bytes(workload(fake_model, hardware=hardware, image_size=(32, 32)))
     assert without == pytest.approx(counted, rel=tolerance, abs=0)
 
 
 def test_half_precision_keeps_fewer_bytes():
     kept = []
     for precision in ("fp32", "bf16"):
-        mode, hollow = without_data(models.vt_fpn(num_classes=5, backbone="resnet18"))
+        mode, fake_model = to_fake(models.vt_fpn(num_classes=5, backbone="resnet18"))
         with mode:
             work = workload(
-                hollow, task=Segmentation(), hardware=Hardware(precision=precision), batch_size=32, image_size=(96, 128)
+                fake_model,
+                task=Segmentation(),
+                hardware=Hardware(precision=precision),
+                batch_size=32,
+                image_size=(96, 128),
             )
-            kept.append(activation_bytes(work))
+            kept.append(count_activation_bytes(work))
     assert kept[1] < 0.8 * kept[0]
 
 
 @pytest.mark.parametrize("model", [models.resnet18, models.vt_resnet18])
 def test_the_computed_peak_is_that_of_torch_s_own_tracker(model):
-    mode, hollow = without_data(model(num_classes=5))
+    mode, fake_model = to_fake(model(num_classes=5))
     with mode:
-        work = workload(hollow, batch_size=8, image_size=(64, 64))
-        peak = computed_peak_bytes(work)
+        work = workload(fake_model, batch_size=8, image_size=(64, 64))
+        peak = compute_peak_bytes(work)
         tracker = MemTracker()
-        tracker.track_external(hollow, work.images, work.targets)
+        tracker.track_external(fake_model, work.images, work.targets)
         with tracker:
             work.step()
     assert peak == tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
@@ -168,20 +171,19 @@ def test_the_computed_peak_of_a_step_is_that_counted_by_hand():
         def loss_sum(self, logits, targets, *, training):
             return logits.sum()
 
-    mode, hollow = without_data(Scale())
+    mode, fake_model = to_fake(Scale())
     with mode:
-        peak = computed_peak_bytes(workload(hollow, task=Sum(), image_size=(64, 64)))
+        peak = compute_peak_bytes(workload(fake_model, task=Sum(), image_size=(64, 64)))
     size = 4 * 2 * 3 * 64 * 64
     assert 0 <= peak - 3 * size <= 200  # the factor, the images, then the product or the gradient; and scalars
 
 
-def test_a_latency_has_a_spread_and_as_many_measurements_as_asked():
+def test_a_latency_has_quartiles_and_as_many_measurements_as_asked():
     image = torch.rand(2, 3, 32, 32)
     model = nn.Conv2d(3, 8, 3)
-    measured = latency(lambda: model(image), seconds=0.02, repeats=7)
+    measured = measure_latency(lambda: model(image), seconds=0.02, repeats=7)
     assert 0 < measured.lower <= measured.median <= measured.upper
     assert measured.measurements >= 7
-    assert measured.spread == measured.upper - measured.lower
 
 
 def test_a_training_step_keeps_the_weights_and_no_gradients():
@@ -193,7 +195,7 @@ def test_a_training_step_keeps_the_weights_and_no_gradients():
 
 
 class StandIn(nn.Module):
-    """The mean over the pixels, taken before the layer or after it."""
+    """Layer before or after the mean over the pixels."""
 
     def __init__(self, num_classes: int, reassociate: bool):
         super().__init__()
@@ -211,13 +213,13 @@ def stand_in(*, num_classes: int, reassociate: bool = True) -> nn.Module:
 
 @pytest.fixture
 def profiled(composed, tmp_path, monkeypatch):
-    """Profiles a model at a tiny size into a folder, and returns its report."""
+    """Profile a model at a tiny size into a folder, and return its report."""
     stand_in.__module__ = "visual_transformers.models"
     monkeypatch.setattr(models, "stand_in", stand_in, raising=False)
 
     def run(folder: str, *overrides: str, model: dict | None = None) -> dict:
         small = ["hardware.threads=1", "profile.image_size=[32,48]", "profile.classes=7", "profile.seconds=0"]
-        cfg = checked(composed("mode=profile", *small, *overrides))
+        cfg = validate(composed("mode=profile", *small, *overrides))
         cfg.model = model or cfg.model
         profile.run(cfg, tmp_path / folder)
         return json.loads((tmp_path / folder / "profile" / "profile.json").read_text())
@@ -235,8 +237,8 @@ def rows_of(path) -> list[dict[str, str]]:
 
 def test_a_long_title_stays_within_the_picture(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
-    plots.cost_by_part(tmp_path / "x.png", "a title that names much hardware, " * 6, {"literal": {"fc": 1}}, {})
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    plots.draw_part_costs(tmp_path / "x.png", "a title that names much hardware, " * 6, {"literal": {"fc": 1}}, {})
     canvas = FigureCanvasAgg(figures[0])
     canvas.draw()
     title = figures[0]._suptitle.get_window_extent()
@@ -276,7 +278,7 @@ def test_a_model_that_reassociates_is_counted_and_timed_as_the_equations_are_too
             assert time["measurements"] >= 5
             assert time["images_per_second"] == pytest.approx(1 / time["median"])
     forms = ("re-associated", "literal")
-    assert list(output.times(report)) == [
+    assert list(output.collect_latencies(report)) == [
         f"{what}, {form}" for what in ("forward pass", "training step") for form in forms
     ]
     (row,) = rows_of(tmp_path / "run" / "profile" / "profile.csv")
@@ -328,20 +330,20 @@ def test_jobs_of_an_earlier_sweep_in_the_same_folder_are_not_gathered(profiled, 
 def test_a_profile_carries_the_run_s_name_or_the_model_s_where_it_is_part_of_a_name_that_was_made(
     composed, name, expected
 ):
-    assert profile.title(checked(composed(f"name={name}"), {"model": "vt_fpn"})) == expected
+    assert profile.choose_name(validate(composed(f"name={name}"), {"model": "vt_fpn"})) == expected
 
 
 def test_a_profile_of_a_model_that_nobody_chose_carries_the_run_s_name(composed):
-    assert profile.title(checked(composed("name=vt_fpn-digits-seed3"))) == "vt_fpn-digits-seed3"
+    assert profile.choose_name(validate(composed("name=vt_fpn-digits-seed3"))) == "vt_fpn-digits-seed3"
 
 
 def test_models_of_one_name_are_told_apart_by_what_differs():
     def report(batch_size: int, **keys: int) -> dict:
         return {"name": "vt", "model": {"_target_": "x"} | keys, "batch_size": batch_size, "forms": {}}
 
-    labels = output.told_apart([report(1, tokens=8), report(1, tokens=16), report(1, tokens=8)], ["0", "1", "2"])
+    labels = output.make_labels([report(1, tokens=8), report(1, tokens=16), report(1, tokens=8)], ["0", "1", "2"])
     assert labels == ["vt tokens=8 (0)", "vt tokens=16", "vt tokens=8 (2)"]
-    assert output.told_apart([report(1), report(8)], ["0", "1"]) == ["vt batch_size=1", "vt batch_size=8"]
+    assert output.make_labels([report(1), report(8)], ["0", "1"]) == ["vt batch_size=1", "vt batch_size=8"]
 
 
 def test_the_tables_give_each_number_in_its_heading_s_unit():
@@ -351,7 +353,7 @@ def test_the_tables_give_each_number_in_its_heading_s_unit():
         "activation_bytes": 3 * 2**30,
         "forward_seconds": 0.0125,
     }
-    assert output.shown([row, {"parameters": 5}]) == [
+    assert output.format_rows([row, {"parameters": 5}]) == [
         {"parameters, M": "11.69", "GMACs literal": "1.814", "activations, MiB": "3072", "forward, ms": "12.5"},
         {"parameters, M": "5e-06", "GMACs literal": "", "activations, MiB": "", "forward, ms": ""},
     ]

@@ -10,10 +10,10 @@ import pytest
 from visual_transformers.errors import RunError
 from visual_transformers.runs.lock import RunLock
 
-HOLDS = """
+HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from visual_transformers.training.lock import RunLock
+from visual_transformers.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -22,20 +22,20 @@ with RunLock(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path: Path):
-    """Another process that works on the run in `tmp_path`."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    """Another process that holds the lock of `tmp_path`."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
     process.kill()
     process.wait()
 
 
-def test_a_second_process_on_a_run_is_refused_and_told_of_the_first(tmp_path, holder):
+def test_a_second_process_on_a_run_is_refused_with_the_first_one_s_id(tmp_path, holder):
     with pytest.raises(RunError, match=rf"{tmp_path}: process {holder.pid} on .* works on this run"), RunLock(tmp_path):
         pass
 
 
-def test_a_process_that_was_killed_holds_nothing(tmp_path, holder):
+def test_a_killed_process_releases_its_lock(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with RunLock(tmp_path):
@@ -43,7 +43,7 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path, holder):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_where_files_cannot_be_locked_a_run_goes_on_with_a_note(tmp_path, monkeypatch, capsys):
+def test_a_run_without_file_locks_continues_with_a_note(tmp_path, monkeypatch, capsys):
     def unsupported(*arguments):
         raise OSError(38, "Function not implemented")
 

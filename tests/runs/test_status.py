@@ -1,4 +1,4 @@
-"""What a run's status.json says, by whom it is written, and how it looks from outside."""
+"""Status of a run: which process writes it, and how it looks from outside."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 
 import pytest
 
-from visual_transformers.errors import DataError, Interrupted, LostError
+from visual_transformers.errors import DataError, Interrupted, PeerLostError
 from visual_transformers.runs import status
 
 
-def ending(folder, error, *, main=True) -> None:
-    with pytest.raises(type(error)), status.kept(folder, main=main):
+def end_with(folder, error, *, main=True) -> None:
+    with pytest.raises(type(error)), status.track(folder, main=main):
         raise error
 
 
@@ -21,58 +21,58 @@ def ending(folder, error, *, main=True) -> None:
     [(Interrupted("saved"), "stopped"), (SystemExit(1), "stopped"), (DataError("no file"), "failed"),
      (KeyboardInterrupt(), "unfinished")],
 )  # fmt: skip
-def test_a_run_that_did_not_finish_says_how_it_ended_unless_it_ended_at_once(tmp_path, error, state):
-    ending(tmp_path, error)
-    assert status.seen(tmp_path, tmp_path)["state"] == state
+def test_the_status_tells_how_an_unfinished_run_ended(tmp_path, error, state):
+    end_with(tmp_path, error)
+    assert status.effective_status(tmp_path, tmp_path)["state"] == state
 
 
-def test_an_error_that_nobody_can_have_expected_keeps_its_traceback(tmp_path):
-    ending(tmp_path, ZeroDivisionError("here"))
+def test_only_an_unexpected_error_keeps_its_traceback(tmp_path):
+    end_with(tmp_path, ZeroDivisionError("here"))
     assert "raise error" in status.read(tmp_path)["traceback"]
-    ending(tmp_path, FileNotFoundError(2, "No such file", "a.png"))
+    end_with(tmp_path, FileNotFoundError(2, "No such file", "a.png"))
     assert "traceback" not in status.read(tmp_path)
 
 
-def test_the_process_that_failed_says_why_and_not_those_that_lost_it(tmp_path):
+def test_the_error_is_that_of_the_failed_process_and_not_of_its_peers(tmp_path):
     status.write(tmp_path, "running")
-    ending(tmp_path, DataError("a.png is torn"), main=False)
-    status.failed(tmp_path, LostError("process 0 lost another one"))
+    end_with(tmp_path, DataError("a.png is torn"), main=False)
+    status.write_failure(tmp_path, PeerLostError("process 0 lost another one"))
     assert status.read(tmp_path)["error"] == "a.png is torn"
     status.write(tmp_path, "running")
-    status.failed(tmp_path, LostError("process 0 lost another one"))
+    status.write_failure(tmp_path, PeerLostError("process 0 lost another one"))
     assert status.read(tmp_path)["error"] == "process 0 lost another one"
 
 
-def test_a_process_that_lost_the_first_one_does_not_call_the_run_failed(tmp_path, second_of_two):
+def test_a_process_that_lost_the_main_one_does_not_write_failed(tmp_path, second_of_two):
     status.write(tmp_path, "queued")
-    ending(tmp_path, LostError("process 1 lost another one"), main=False)
+    end_with(tmp_path, PeerLostError("process 1 lost another one"), main=False)
     assert status.read(tmp_path)["state"] == "queued"
 
 
-def test_a_process_that_is_not_the_main_one_says_nothing_of_a_run_that_ends_well(tmp_path):
-    with status.kept(tmp_path, main=False):
+def test_only_the_main_process_writes_the_status_of_a_run_without_errors(tmp_path):
+    with status.track(tmp_path, main=False):
         pass
-    ending(tmp_path, Interrupted("saved"), main=False)
+    end_with(tmp_path, Interrupted("saved"), main=False)
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_job_that_was_never_sent_is_unfinished_once_its_command_is_gone(tmp_path):
+def test_a_job_that_was_never_submitted_is_unfinished_once_its_command_has_ended(tmp_path):
     status.write(tmp_path, "queued")
-    assert status.seen(tmp_path, tmp_path)["state"] == "queued"
+    assert status.effective_status(tmp_path, tmp_path)["state"] == "queued"
     gone = subprocess.Popen(["true"])
     gone.wait()
     content = json.loads((tmp_path / status.FILE).read_text()) | {"process": gone.pid}
     (tmp_path / status.FILE).write_text(json.dumps(content))
-    assert status.seen(tmp_path, tmp_path)["state"] == "unfinished"
+    assert status.effective_status(tmp_path, tmp_path)["state"] == "unfinished"
     (tmp_path / status.FILE).write_text(json.dumps(content | {"host": "elsewhere"}))
-    assert status.seen(tmp_path, tmp_path)["state"] == "queued"
+    assert status.effective_status(tmp_path, tmp_path)["state"] == "queued"
 
 
-def test_a_job_that_ended_while_it_is_called_queued_is_unfinished(tmp_path):
+def test_a_job_that_ended_while_queued_is_unfinished(tmp_path):
     status.write(tmp_path, "queued")
     (tmp_path / status.SUBMISSION).write_text(json.dumps({"id": "7"}))
-    assert status.seen(tmp_path, tmp_path)["state"] == "queued"
+    assert status.effective_status(tmp_path, tmp_path)["state"] == "queued"
     (tmp_path / status.SUBMISSION).write_text(json.dumps({"id": "7", "ended": True}))
-    assert status.seen(tmp_path, tmp_path)["state"] == "unfinished"
+    assert status.effective_status(tmp_path, tmp_path)["state"] == "unfinished"
     status.write(tmp_path, "finished", score=1.0)
-    assert status.seen(tmp_path, tmp_path)["state"] == "finished"
+    assert status.effective_status(tmp_path, tmp_path)["state"] == "finished"

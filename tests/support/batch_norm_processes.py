@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from visual_transformers.distributed.batch_norm import synchronised
+from visual_transformers.distributed.batch_norm import convert_sync_batch_norm
 
 
 def record(model: nn.Module, steps: list[tuple[torch.Tensor, torch.Tensor]]) -> list[dict]:
@@ -37,9 +37,9 @@ def work(rank: int, world: int, folder: Path) -> None:
     steps = [step[rank] for step in case["steps"][world]]
     results = {}
     for name, model in case["models"].items():
-        results[name] = record(synchronised(model), steps)
-    results["ddp"] = record(DistributedDataParallel(synchronised(case["wrapped"])), steps)
-    model = synchronised(case["alone"])
+        results[name] = record(convert_sync_batch_norm(model), steps)
+    results["ddp"] = record(DistributedDataParallel(convert_sync_batch_norm(case["wrapped"])), steps)
+    model = convert_sync_batch_norm(case["alone"])
     try:
         model(torch.zeros(int(rank == 0), 3, 1, 1))
     except ValueError as error:

@@ -27,11 +27,11 @@ from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 
 from visual_transformers import atomic
-from visual_transformers.cli.shorthands import completed
+from visual_transformers.cli.shorthands import expand
 from visual_transformers.config.diff import FREE_TO_CHANGE, without
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.errors import UserError
-from visual_transformers.modes.report.run import flat
+from visual_transformers.modes.report.run import flatten
 from visual_transformers.tables import print_table
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +55,8 @@ class Promise(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """Compose the command's configuration, and return its `learning_settings`."""
         with initialize_config_module("visual_transformers.conf", version_base="1.3"):
-            cfg = compose("config", ["name=default", *completed(shlex.split(self.arguments))])
-        return learning_settings(checked(cfg).everything)
+            cfg = compose("config", ["name=default", *expand(shlex.split(self.arguments))])
+        return learning_settings(validate(cfg).everything)
 
 
 def with_seeds(arguments: str, floor: float) -> Iterator[Promise]:
@@ -94,7 +94,7 @@ def digest(promise: Promise) -> str:
 
 def learning_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run that decide what it learns, as a flat dict: neither its seed nor where it runs."""
-    return dict(sorted(flat(without(config, {*FREE_TO_CHANGE, "seed", "inference"})).items()))
+    return dict(sorted(flatten(without(config, {*FREE_TO_CHANGE, "seed", "inference"})).items()))
 
 
 def measure(promise: Promise, folder: Path) -> Path | None:

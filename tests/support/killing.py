@@ -80,7 +80,7 @@ class Kill:
     @property
     def stopped_at(self) -> int | None:
         """The step that it says it has saved."""
-        said = re.search(r"stopped at step (\d+) of \d+, saved in .*; the same command goes on", self.process.output)
+        said = re.search(r"stopped at step (\d+) of \d+, saved in .*; the same command resumes it", self.process.output)
         return int(said[1]) if said else None
 
     @property

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from visual_transformers.checkpoints import weights
 from visual_transformers.config.typed_text import as_hydra_reads
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.data import ImageFolder, MaskFolder
 from visual_transformers.data.dataset import ClassifiedImages
 from visual_transformers.data.io.file_index import FileIndex
@@ -35,12 +35,12 @@ from visual_transformers.data.io.file_names import is_system_entry
 from visual_transformers.data.io.files import read_mask
 from visual_transformers.data.io.images import EncodedImage, read_image
 from visual_transformers.data.io.reading import Reading
-from visual_transformers.data.io.text_lists import lines
+from visual_transformers.data.io.text_lists import read_lines
 from visual_transformers.data.segmentation.coco.labels import class_indices
 from visual_transformers.data.segmentation.coco.stuff_json import read as read_regions
 from visual_transformers.errors import BadFileError, ConfigError, DataError, UserError, WeightsError
 from visual_transformers.models import resnet18
-from visual_transformers.modes.check_data.inspection import inspect
+from visual_transformers.modes.check_data.inspection import inspect_sample
 
 PROPERTIES: dict[str, Callable[[], None]] = {}
 
@@ -123,7 +123,7 @@ def agree(path: Path) -> NDArray[np.uint8] | None:
     trained = verdict(lambda: EncodedImage(path).whole().permute(1, 2, 0).numpy(), path)
     predicted = verdict(lambda: np.asarray(read_image(path, Reading())[0]), path)
     assert (trained is None) == (predicted is None)
-    found = inspect(
+    found = inspect_sample(
         ClassifiedImages(FileIndex(path.parent, [path.name]), np.zeros(1, np.int32), lambda image: image.whole()), 0
     )
     if trained is None:
@@ -274,7 +274,7 @@ def masks_of_any_names_are_paired(names: list[str], image: str, mask: str) -> No
 def any_bytes_are_a_list_or_refused(content: bytes) -> None:
     with file("list.txt", content) as path:
         try:
-            found = lines(path)
+            found = read_lines(path)
         except DataError as error:
             said_of(error, path)
         else:
@@ -293,7 +293,7 @@ def a_list_is_read_in_every_unicode_encoding(names: list[str], encoding: str, ne
         content = newline.join(names).encode(encoding)
         assume(encoding != "utf-8" or not content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")))
         path.write_bytes(content)
-        assert lines(path) == names
+        assert read_lines(path) == names
 
 
 # COCO's annotations
@@ -369,7 +369,7 @@ def any_value_of_any_key_is_taken_or_refused_by_the_key(key: str, value: Any) ->
         value = value.replace("${", "$")
     OmegaConf.update(cfg, key, value, merge=False)
     try:
-        config = checked(cfg)
+        config = validate(cfg)
     except ConfigError as error:
         beginnings = {key, key.split(".")[0], *(key.rsplit(".", n)[0] for n in range(1, 4))}
         assert any(part in str(error) for part in beginnings), str(error)
@@ -424,7 +424,7 @@ FILES = _files()
 @given(st.sampled_from(sorted(FILES)), st.data())
 def a_damaged_weight_file_is_read_or_refused(name: str, data: st.DataObject) -> None:
     with file(name, damaged(FILES[name], data)) as path:
-        for read in (weights.read_about, weights.read):
+        for read in (weights.read_metadata, weights.read):
             try:
                 read(path)
             except WeightsError as error:
@@ -457,6 +457,6 @@ def any_metadata_are_settings_or_nothing(config: Any, classes: Any) -> None:
         save_file(
             {"a": torch.zeros(1)}, path, {"config": json.dumps(config), "classes": json.dumps(classes), "best": "["}
         )
-        about = weights.read_about(path)
+        about = weights.read_metadata(path)
         assert set(about) <= {"config", "classes", "best"}
         assert all(isinstance(name, str) for name in about.get("classes", []))

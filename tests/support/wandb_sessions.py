@@ -43,7 +43,7 @@ def info(folder: Path, step: int = 0, **about: Any) -> RunInfo:
     """A run that goes on from a step."""
     about = {"settings": "alike", "seed": 0, "commit": "0123456789ab+", "parameters": 7, "macs": 8} | about
     scored = step - step % EPOCH
-    return RunInfo("run", folder, "top1", step, scored, TOTAL, "", config={"training": {"epochs": 8}}, about=about)
+    return RunInfo("run", folder, "top1", step, scored, TOTAL, "", config={"training": {"epochs": 8}}, metadata=about)
 
 
 def session(logger: Logger, run: RunInfo, last: int, error: BaseException | None = None) -> None:
@@ -119,7 +119,7 @@ def of_type(messages: list[dict[str, Any]], kind: str) -> list[Any]:
 
 def has_step(folder: Path, step: int) -> bool:
     """Whether W&B's logs have a record of a step by now."""
-    return any(row["step"] == step for log in logs(folder) for row in transaction_log.rows(log))
+    return any(row["step"] == step for log in logs(folder) for row in transaction_log.read_rows(log))
 
 
 def sent_by_hand(server: WandbServer, *arguments: object) -> None:

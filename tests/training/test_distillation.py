@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from omegaconf import open_dict
 from torch import Tensor, nn
 
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.errors import ConfigError
 from visual_transformers.tasks.task import Classification, Segmentation, Task
 from visual_transformers.training.distillation import Distillation
@@ -20,7 +20,7 @@ SHAPES = {"images": (6, 5), "pixels": (6, 5, 4, 3)}
 
 
 def by_hand(logits: Tensor, taught: Tensor, share: float, t: float, targets: Tensor, ignore: int) -> float:
-    """The mean loss of the positions that count, in plain Python."""
+    """Compute the mean loss of the valid targets in plain Python."""
     rows = zip(*(z.movedim(1, -1).flatten(0, -2).tolist() for z in (logits, taught)), strict=True)
     losses = []
     for (student, teacher), target in zip(rows, targets.flatten().tolist(), strict=True):
@@ -35,19 +35,21 @@ def by_hand(logits: Tensor, taught: Tensor, share: float, t: float, targets: Ten
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize(("share", "temperature"), [(0.8, 1.0), (0.3, 4.0), (0.0, 2.0), (1.0, 0.5)])
-def test_the_loss_is_the_published_formula_over_the_positions_that_count(shape, share, temperature):
+def test_the_loss_is_the_published_formula_over_the_valid_targets(shape, share, temperature):
     task: Task = Segmentation() if len(shape) > 2 else Classification()
     logits, taught = torch.randn(shape).double(), torch.randn(shape).double()
     targets = torch.randint(5, (shape[0], *shape[2:]))
-    targets.view(-1)[::4] = task.ignore
-    counted = targets != task.ignore
+    targets.view(-1)[::4] = task.ignore_index
+    valid_mask = targets != task.ignore_index
     distillation = Distillation(share=share, temperature=temperature)
     ce = task.loss_sum(logits, targets, training=False)
-    loss = distillation.loss_sum(ce, logits, taught, counted) / counted.sum()
-    assert loss.item() == pytest.approx(by_hand(logits, taught, share, temperature, targets, task.ignore), rel=1e-10)
+    loss = distillation.loss_sum(ce, logits, taught, valid_mask) / valid_mask.sum()
+    assert loss.item() == pytest.approx(
+        by_hand(logits, taught, share, temperature, targets, task.ignore_index), rel=1e-10
+    )
 
 
-def test_mixed_images_count_all():
+def test_all_mixed_targets_are_valid():
     logits, taught = torch.randn(4, 5).double(), torch.randn(4, 5).double()
     targets, task = torch.rand(4, 5).double().softmax(1), Classification()
     ce = task.loss_sum(logits, targets, training=True)
@@ -55,13 +57,13 @@ def test_mixed_images_count_all():
     torch.testing.assert_close(Distillation().loss_sum(ce, logits, taught, None), 0.8 * kd + 0.2 * ce)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_parts_of_a_batch_add_up_to_the_whole_batch_s_gradient(parts):
-    """As many parts of uneven sizes, and of uneven numbers of pixels that count, one of them without an image."""
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(micro_batches):
+    """They have uneven sizes and numbers of valid pixels, and one has no image."""
     task, distillation = Segmentation(), Distillation(temperature=2.0)
     student, teacher = nn.Conv2d(3, 5, 1).double(), nn.Conv2d(3, 5, 1).double()
     images, targets = torch.randn(6, 3, 4, 4).double(), torch.randint(5, (6, 4, 4))
-    targets[0] = targets[1, :3] = task.ignore
+    targets[0] = targets[1, :3] = task.ignore_index
     count = task.count(targets)
 
     def gradient(*cuts: tuple[Tensor, Tensor]) -> Tensor:
@@ -69,10 +71,10 @@ def test_parts_of_a_batch_add_up_to_the_whole_batch_s_gradient(parts):
         for x, y in cuts:
             logits = student(x)
             ce = task.loss_sum(logits, y, training=True)
-            (distillation.loss_sum(ce, logits, teacher(x).detach(), y != task.ignore) / count).backward()
+            (distillation.loss_sum(ce, logits, teacher(x).detach(), y != task.ignore_index) / count).backward()
         return student.weight.grad.clone()
 
-    cuts = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
+    cuts = list(zip(images.tensor_split(micro_batches), targets.tensor_split(micro_batches), strict=True))
     whole = gradient((images, targets))
     torch.testing.assert_close(gradient(*cuts, (images[:0], targets[:0])), whole, rtol=1e-12, atol=1e-14)
 
@@ -86,15 +88,17 @@ def test_half_precision_is_summed_in_float32():
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=0)
 
 
-def test_a_teacher_that_agrees_adds_nothing():
+def test_a_teacher_with_the_same_logits_adds_nothing():
     logits = torch.randn(4, 5)
     assert Distillation(share=1.0).loss_sum(torch.ones(()), logits, logits, None).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_no_value_is_read_from_the_device():
-    """Whatever reads a value of a tensor on the meta device fails."""
-    logits, taught, counted = (torch.empty(4, 5, device="meta", dtype=d) for d in (torch.float16,) * 2 + (torch.bool,))
-    loss = Distillation().loss_sum(torch.empty((), device="meta"), logits, taught, counted[:, 0])
+    """Reading a value of a tensor on the meta device fails."""
+    logits, taught, valid_mask = (
+        torch.empty(4, 5, device="meta", dtype=d) for d in (torch.float16,) * 2 + (torch.bool,)
+    )
+    loss = Distillation().loss_sum(torch.empty((), device="meta"), logits, taught, valid_mask[:, 0])
     assert loss.shape == ()
 
 
@@ -105,7 +109,7 @@ def test_the_teacher_learns_nothing_and_is_in_no_state_dict():
     student = nn.Conv2d(3, 5, 1)
     student.distillation = distillation  # type: ignore[assignment]
     images = torch.randn(2, 3, 4, 4)
-    taught = distillation.teach(images)
+    taught = distillation.compute_logits(images)
     student.train()
     distillation.loss_sum(torch.zeros(()), student(images), taught, None).backward()
     assert not taught.requires_grad
@@ -130,29 +134,29 @@ def test_a_teacher_that_cannot_take_the_images_is_refused():
 @pytest.mark.parametrize("option", ["fbnetv3_g", "torchvision_resnet101", "weights"])
 def test_every_file_of_the_group_is_accepted(composed, option):
     cfg = composed(f"distillation={option}", *(["distillation.weights=x"] if option == "weights" else []))
-    node = checked(cfg).distillation
+    node = validate(cfg).distillation
     assert node is not None
     assert (node["share"], node["temperature"]) == (0.8, 1.0)
 
 
 def test_without_a_teacher_there_is_no_distillation(composed):
-    assert checked(composed()).distillation is None
+    assert validate(composed()).distillation is None
     cfg = composed()
     with open_dict(cfg):
         cfg.distillation = None
-    assert checked(cfg).distillation is None
+    assert validate(cfg).distillation is None
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["distillation=weights"], ["distillation.weights is not set"]),
-        (["distillation=weights", "distillation.weights=null"], ["has no teacher", "distillation.weights=PATH"]),
+        (["distillation=weights", "distillation.weights=null"], ["there is no teacher", "distillation.weights=PATH"]),
         (["distillation=fbnetv3_g", "distillation.share=1.5"], ["distillation.share=1.5", "at most 1"]),
         (["distillation=fbnetv3_g", "distillation.share=nan"], ["distillation.share=nan"]),
         (["distillation=fbnetv3_g", "distillation.temperature=0"], ["distillation.temperature=0", "above 0"]),
         (["distillation=fbnetv3_g", "distillation.temperature=x"], ["distillation.temperature=x", "expected float"]),
-        (["distillation=fbnetv3_g", "distillation.teacher.pretrained=false"], ["pretrained=false", "without weights"]),
+        (["distillation=fbnetv3_g", "distillation.teacher.pretrained=false"], ["pretrained=false", "has no weights"]),
         (["distillation=fbnetv3_g", "distillation.teacher._target_=os.system"], ["distillation.teacher._target_=os"]),
         (
             ["distillation=fbnetv3_g", "~distillation.teacher.model_name"],
@@ -167,23 +171,23 @@ def test_without_a_teacher_there_is_no_distillation(composed):
 )
 def test_a_wrong_setting_is_refused(composed: Callable[..., Any], overrides: list[str], words: list[str]):
     with pytest.raises(ConfigError) as refused:
-        checked(composed(*overrides))
+        validate(composed(*overrides))
     assert all(word in str(refused.value) for word in words)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_teacher_can_be_described_on_the_command_line(composed):
     teacher = ["+distillation.teacher._target_=timm.create_model", "+distillation.teacher.model_name=resnet18"]
-    node = checked(composed("distillation=weights", "distillation.weights=x", *teacher)).distillation
+    node = validate(composed("distillation=weights", "distillation.weights=x", *teacher)).distillation
     assert node is not None
     assert node["teacher"] == {"_target_": "timm.create_model", "model_name": "resnet18"}
 
 
 def test_batch_norm_settings_are_a_section_of_their_own(composed):
-    settings = checked(composed("batch_norm.sync=true", "batch_norm.frozen=[backbone]")).batch_norm
+    settings = validate(composed("batch_norm.sync=true", "batch_norm.frozen=[backbone]")).batch_norm
     assert (settings.sync, settings.frozen) == (True, ["backbone"])
     with pytest.raises(ConfigError, match=r"batch_norm\.frozen=backbone: expected a list of str, as \[backbone\]"):
-        checked(composed("batch_norm.frozen=backbone"))
+        validate(composed("batch_norm.frozen=backbone"))
 
 
 def test_the_gradient_s_scale_hardly_depends_on_the_temperature():
@@ -195,7 +199,7 @@ def test_the_gradient_s_scale_hardly_depends_on_the_temperature():
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
 
 
-def test_the_student_learns_the_teacher_s_shares():
+def test_the_student_learns_the_teacher_s_probabilities():
     taught = torch.randn(3, 5)
     logits = nn.Parameter(torch.zeros(3, 5))
     optimizer = torch.optim.SGD([logits], lr=1.0)

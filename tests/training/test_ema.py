@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from visual_transformers.distributed.batch_norm import freeze
+from visual_transformers.distributed.batch_norm import freeze_batch_norms
 from visual_transformers.models import panoptic_fpn, resnet18, vt_fpn, vt_resnet18
-from visual_transformers.training.ema import MovingAverage
+from visual_transformers.training.ema import ExponentialMovingAverage
 
 DECAY = 0.9
 SMALL = {"num_classes": 3, "token_channels": 32}
@@ -21,8 +21,8 @@ MODELS = {
 }
 
 
-def trained(model: nn.Module, steps: int) -> Iterator[None]:
-    """Stops after each training step."""
+def train(model: nn.Module, steps: int) -> Iterator[None]:
+    """Train, yielding after each step."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -32,11 +32,11 @@ def trained(model: nn.Module, steps: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_averaged_model_says_what_a_model_with_weights_averaged_by_hand_says(name):
+def test_the_average_is_that_computed_by_hand(name):
     model = MODELS[name]()
-    by_hand, average = copy.deepcopy(model), MovingAverage(model, DECAY)
+    by_hand, average = copy.deepcopy(model), ExponentialMovingAverage(model, DECAY)
     expected: dict[str, torch.Tensor] = {}
-    for _ in trained(model, 3):
+    for _ in train(model, 3):
         average.update_parameters(model)
         for key, value in model.state_dict().items():
             old = expected.get(key, value.double())
@@ -48,25 +48,25 @@ def test_the_averaged_model_says_what_a_model_with_weights_averaged_by_hand_says
 
 def test_counts_of_batches_are_the_model_s():
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    average = MovingAverage(model, 0.999)
-    for step, _ in enumerate(trained(model, 4), start=1):
+    average = ExponentialMovingAverage(model, 0.999)
+    for step, _ in enumerate(train(model, 4), start=1):
         average.update_parameters(model)
         assert average.module[1].num_batches_tracked == step
 
 
 def test_the_first_update_copies_the_model():
     model = resnet18(num_classes=3)
-    average = MovingAverage(model, DECAY)
-    for _ in trained(model, 1):
+    average = ExponentialMovingAverage(model, DECAY)
+    for _ in train(model, 1):
         average.update_parameters(model)
     assert all(torch.equal(value, average.module.state_dict()[key]) for key, value in model.state_dict().items())
 
 
-def test_training_goes_on_from_a_saved_average_bit_for_bit():
+def test_a_restored_average_continues_bit_for_bit():
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
     other = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    average, resumed = MovingAverage(model, DECAY), MovingAverage(other, DECAY)
-    for step, _ in enumerate(trained(model, 4)):
+    average, resumed = ExponentialMovingAverage(model, DECAY), ExponentialMovingAverage(other, DECAY)
+    for step, _ in enumerate(train(model, 4)):
         average.update_parameters(model)
         if step == 1:
             resumed.load_state_dict(copy.deepcopy(average.state_dict()))
@@ -78,11 +78,11 @@ def test_training_goes_on_from_a_saved_average_bit_for_bit():
 
 def test_frozen_parts_stay_bit_for_bit():
     model = resnet18(num_classes=3)
-    freeze(model, ["layer1"])
+    freeze_batch_norms(model, ["layer1"])
     model.conv1.requires_grad_(False)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    average = MovingAverage(model, DECAY)
-    for _ in trained(model, 3):
+    average = ExponentialMovingAverage(model, DECAY)
+    for _ in train(model, 3):
         average.update_parameters(model)
     frozen = [key for key in before if key.startswith(("conv1.", "layer1.0.bn", "layer1.1.bn"))]
     assert len(frozen) == 1 + 4 * 5
@@ -90,27 +90,27 @@ def test_frozen_parts_stay_bit_for_bit():
 
 
 def test_no_update_reads_from_the_device():
-    """Whatever reads a value of a tensor on the meta device fails."""
+    """Reading a value of a tensor on the meta device fails."""
     with torch.device("meta"):
         model = vt_resnet18(**SMALL)
-    average = MovingAverage(model, DECAY)
+    average = ExponentialMovingAverage(model, DECAY)
     for _ in range(3):
         average.update_parameters(model)
     assert average.n_averaged.device.type == "cpu"
     assert average.n_averaged == 3
 
 
-def test_a_model_that_was_used_can_be_copied():
-    """A copy of a module that holds a tensor with a history fails."""
+def test_a_trained_model_can_be_copied():
+    """Copying a module that holds a tensor with a gradient history fails."""
     for make in MODELS.values():
         model = make()
-        list(trained(model, 1))
-        MovingAverage(model, DECAY)
+        list(train(model, 1))
+        ExponentialMovingAverage(model, DECAY)
 
 
 def test_a_compiled_model_s_weights_are_averaged_by_their_own_names():
     model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
-    average = MovingAverage(model, DECAY)
+    average = ExponentialMovingAverage(model, DECAY)
     forward = torch.compile(model, backend="eager")
     forward(torch.randn(2, 3, 4, 4))
     average.update_parameters(model)

@@ -22,16 +22,16 @@ every_schedule = pytest.mark.parametrize("build", ALL.values(), ids=ALL)
 
 
 def rates(build, *, epochs=5, steps_per_epoch=4, **settings) -> list[float]:
-    """The learning rate at every step of a run, as parts of the full rate."""
+    """Return the learning rate at every step of a run, relative to the base learning rate."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     total = epochs * steps_per_epoch
     schedule = build(optimizer, steps_per_epoch=steps_per_epoch, total_steps=total, **settings)
-    seen = []
+    learning_rates = []
     for _ in range(total):
-        seen.append(optimizer.param_groups[0]["lr"])
+        learning_rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return seen
+    return learning_rates
 
 
 def test_cosine_is_half_a_cosine_over_all_steps():
@@ -54,14 +54,14 @@ def test_step_drops_at_its_epochs():
     assert rates(lr_schedules.step, every_epochs=2, gamma=0.1) == pytest.approx(expected, abs=1e-12)
 
 
-def test_exponential_is_a_factor_once_an_epoch(composed):
+def test_exponential_multiplies_once_an_epoch(composed):
     cfg = OmegaConf.to_container(composed("schedule=exponential").schedule)
     build = partial(built, cfg, "schedule")
     expected = [0.9875 ** (step // 4) for step in range(20)]
     assert rates(lambda optimizer, **given: build(optimizer=optimizer, **given)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_multi_step_drops_at_parts_of_the_whole_run():
+def test_multi_step_drops_at_fractions_of_the_whole_run():
     expected = [1.0] * 10 + [0.5] * 5 + [0.25] * 5
     assert rates(lr_schedules.multi_step, milestones=[0.5, 0.75], gamma=0.5) == pytest.approx(expected, abs=1e-12)
 
@@ -85,8 +85,8 @@ def test_detectron2_s_1x_drops_at_60_and_80_thousand_of_90_thousand_steps():
 
 
 @pytest.mark.parametrize("milestones", [[], [0.0], [1.0], [0.5, 0.5], [0.7, 0.3], [60000.0], [math.nan]])
-def test_milestones_that_do_not_rise_within_the_run_are_refused(milestones):
-    with pytest.raises(ConfigError, match=r"schedule\.milestones=.*as \[0\.667,0\.889\]"):
+def test_milestones_that_do_not_increase_within_the_run_are_refused(milestones):
+    with pytest.raises(ConfigError, match=r"schedule\.milestones=.*e\.g\. \[0\.667,0\.889\]"):
         rates(lr_schedules.multi_step, milestones=milestones)
 
 
@@ -95,20 +95,20 @@ def test_constant_stays():
 
 
 @every_schedule
-def test_a_warm_up_rises_in_a_line_to_the_full_rate(build):
+def test_a_warm_up_is_linear(build):
     warmup = rates(build, warmup_epochs=1)[:5]
     assert warmup == pytest.approx([0.01, 0.2575, 0.505, 0.7525, 1.0], abs=1e-12)
 
 
 @every_schedule
-def test_a_warm_up_starts_where_it_is_told(build):
+def test_a_warm_up_starts_at_the_configured_fraction(build):
     found = rates(build, warmup_epochs=1, warmup_start=0.0625)[:5]
     assert found == pytest.approx([0.0625 + 0.9375 * step / 4 for step in range(5)], abs=1e-12)
 
 
 @every_schedule
 @pytest.mark.parametrize("start", [0, -1, 1.01, math.nan])
-def test_a_warm_up_that_starts_at_nothing_or_above_the_full_rate_is_refused(build, start):
+def test_a_warm_up_that_starts_at_0_or_above_1_is_refused(build, start):
     with pytest.raises(ConfigError, match=r"schedule\.warmup_start=.*above 0 and at most 1"):
         rates(build, warmup_epochs=1, warmup_start=start)
 
@@ -135,14 +135,14 @@ def test_a_warm_up_of_no_length_is_refused(epochs):
         (partial(lr_schedules.multi_step, milestones=[0.5]), {"gamma": math.inf}),
     ],
 )
-def test_a_number_that_makes_no_schedule_is_refused_by_its_key(build, setting):
+def test_a_number_out_of_range_is_refused_by_its_key(build, setting):
     [(key, value)] = setting.items()
     with pytest.raises(ConfigError, match=rf"schedule\.{key}={value}"):
         rates(build, **setting)
 
 
 @every_schedule
-def test_a_restored_schedule_goes_on_as_the_first_would(build):
+def test_a_restored_schedule_continues_as_the_first_one(build):
     def new():
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         return optimizer, build(optimizer, steps_per_epoch=4, total_steps=20, warmup_epochs=1)

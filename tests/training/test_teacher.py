@@ -12,7 +12,7 @@ from torch import nn
 from visual_transformers.checkpoints import weights
 from visual_transformers.errors import ConfigError, UserError
 from visual_transformers.models import vt_fpn, vt_resnet18
-from visual_transformers.training.teacher import build_distillation
+from visual_transformers.training.distillation import build_distillation
 
 timm = pytest.importorskip("timm")
 CLASSES = ["cat", "dog", "fox"]
@@ -25,7 +25,7 @@ def node(teacher: dict[str, Any] | None = None, file: object = None) -> dict[str
 
 
 def about(target: str, classes: list[str] = CLASSES, **model: Any) -> dict[str, Any]:
-    """What a weight file of this suite says of itself."""
+    """Return the metadata of a weight file of this package."""
     config = {
         "name": "run",
         "task": {"_target_": "t"},
@@ -67,7 +67,7 @@ def test_a_described_teacher_gets_the_weights_of_a_file(tmp_path):
     torch.save(model.state_dict(), path)
     distillation = build_distillation(node(TIMM, path), classes=CLASSES)
     images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(distillation.teach(images), model.eval()(images))
+    torch.testing.assert_close(distillation.compute_logits(images), model.eval()(images))
 
 
 def test_the_paper_s_teacher_takes_its_weights_from_a_file(tmp_path):
@@ -96,14 +96,14 @@ def test_weights_that_do_not_fit_the_described_teacher_are_refused(file):
     assert "backbone_only" not in str(refused.value)
 
 
-def test_weights_that_do_not_say_their_model_are_refused_without_a_teacher(tmp_path):
+def test_weights_without_a_configuration_are_refused_without_a_teacher(tmp_path):
     path = tmp_path / "bare.pt"
     torch.save(vt_resnet18(num_classes=3, token_channels=32).state_dict(), path)
     with pytest.raises(ConfigError, match=r"^distillation\.weights=.*which model.*\+distillation\.teacher\._target_"):
         build_distillation(node(file=path), classes=CLASSES)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^distillation\.weights=.*no such file"):
         build_distillation(node(file=tmp_path / "none.pt"), classes=CLASSES)
 
@@ -113,18 +113,18 @@ def test_neither_teacher_nor_weights_is_refused():
         build_distillation(node(), classes=CLASSES)
 
 
-def test_what_is_no_model_is_refused():
+def test_a_teacher_that_is_not_a_module_is_refused():
     with pytest.raises(ConfigError, match=r"distillation\.teacher\._target_=torch\.nn\.Parameter: .* returns a Module"):
         build_distillation(node({"_target_": "torch.nn.Parameter"}), classes=CLASSES)
 
 
-def test_a_teacher_whose_images_are_normalised_otherwise_is_refused():
+def test_a_teacher_with_another_normalization_is_refused():
     described = {"_target_": "timm.create_model", "model_name": "mixer_s32_224", "num_classes": 3}
     with pytest.raises(ConfigError, match=r"mixer_s32_224 was trained on images of mean \(0\.5, 0\.5, 0\.5\)"):
         build_distillation(node(described), classes=CLASSES)
 
 
-def test_a_teacher_that_does_not_exist_is_refused_in_timm_s_words():
+def test_an_unknown_teacher_is_refused_with_timm_s_message():
     described = TIMM | {"model_name": "fbnetv3_gg", "pretrained": True}
     with pytest.raises(ConfigError, match=r"distillation\.teacher: .*Unknown model \(fbnetv3_gg\)"):
         build_distillation(node(described), classes=CLASSES)
@@ -132,7 +132,7 @@ def test_a_teacher_that_does_not_exist_is_refused_in_timm_s_words():
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is cached, no name is known, and nobody tries twice."""
+    """Disconnect: no cache, no host name can be resolved, no waiting before a retry."""
 
     def unknown(*arguments: Any, **options: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
@@ -159,7 +159,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_weights_that_cannot_be_downloaded_are_said_with_what_to_do(no_network, described, named, key):
+def test_a_failed_download_is_reported_with_what_to_do(no_network, described, named, key):
     with pytest.raises(UserError) as refused:
         build_distillation(node(described), classes=CLASSES)
     said = str(refused.value)
@@ -168,7 +168,7 @@ def test_weights_that_cannot_be_downloaded_are_said_with_what_to_do(no_network, 
     assert len(said.splitlines()) == 1
 
 
-def test_published_weights_that_cannot_be_downloaded_are_said_with_their_key(no_network):
+def test_a_failed_download_of_published_weights_is_reported_with_its_key(no_network):
     with pytest.raises(
         ConfigError, match=r"^distillation\.weights=torchvision:ResNet101_Weights.IMAGENET1K_V2: cannot"
     ):

@@ -1,27 +1,26 @@
-"""What is said of weights: how a file differs from a model, and what was loaded."""
+"""Differences between a weight file and a model, and the report on loaded and unused tensors."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
-MAX_LISTED = 5
-"""Names of each kind that a message lists."""
+from visual_transformers.data.io.files import join_first
 
 
 @dataclass
 class Differences:
-    """Names at which a file and a model do not agree; false if there are none.
+    """Keys in which a file and a model differ; false if there are none.
 
     Args:
-        missing: of the model, not in the file. A count of batches that batch norm saw is not missed: frozen batch
-            norms have none, and it changes nothing.
-        unexpected: of the file, not in the model.
-        shapes: of both, with the file's shape and the model's.
+        missing: keys of the model that the file lacks, without batch norm's batch counters: frozen batch norms have
+            none, and nothing is computed from them.
+        unexpected: keys of the file that the model lacks.
+        shapes: shapes in the file and in the model, of the keys that both have.
     """
 
     missing: list[str]
@@ -29,10 +28,10 @@ class Differences:
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
     @classmethod
-    def between(cls, wanted: dict[str, Tensor], given: dict[str, Tensor]) -> Differences:
-        """Compare a model's tensors with a file's, both by the model's names."""
+    def compare(cls, wanted: dict[str, Tensor], given: dict[str, Tensor]) -> Differences:
+        """Compare a model's tensors with a file's, both under the model's keys."""
         return cls(
-            missing=[name for name in wanted if name not in given and not counts_batches(name)],
+            missing=[name for name in wanted if name not in given and not is_batch_counter(name)],
             unexpected=[name for name in given if name not in wanted],
             shapes={
                 name: (tuple(given[name].shape), tuple(tensor.shape))
@@ -45,65 +44,58 @@ class Differences:
         return bool(self.missing or self.unexpected or self.shapes)
 
     def __str__(self) -> str:
-        """One line for each kind of difference."""
-        shapes = [f"{name} {theirs} in the file, {ours} in the model" for name, (theirs, ours) in self.shapes.items()]
+        shapes = [f"{name} {file} in the file, {model} in the model" for name, (file, model) in self.shapes.items()]
         kinds = {"missing from the file": self.missing, "not in the model": self.unexpected, "of another shape": shapes}
-        return "\n".join(f"  {len(names)} {kind}: {listed(names)}" for kind, names in kinds.items() if names)
+        return "\n".join(f"  {len(names)} {kind}: {join_first(names)}" for kind, names in kinds.items() if names)
 
     def only_shapes_of(self, prefixes: tuple[str, ...]) -> bool:
-        """Whether nothing differs but the shapes of tensors whose names begin so."""
+        """Return True if only shapes differ, and only of tensors with one of the prefixes."""
         return not self.missing and not self.unexpected and all(name.startswith(prefixes) for name in self.shapes)
 
 
 @dataclass
-class Loaded:
-    """What was loaded; as text, a sentence and a line for whatever else should be known.
+class LoadReport:
+    """Report on loaded and unused tensors; as text, a sentence and a line for each note.
 
     Args:
         source: the file, or the name of published weights.
-        names: of the model, loaded from there.
-        kept: of the model, with the values they had.
-        skipped: of the file, left out.
-        notes: what else should be known.
+        loaded: keys of the model that were loaded.
+        not_loaded: keys of the model that keep their initial values.
+        unused: keys of the file that were not loaded.
+        notes: sentences.
     """
 
     source: Path
-    names: list[str]
-    kept: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    loaded: list[str]
+    not_loaded: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"loaded {len(self.names)} tensors from {self.source}"]
-        if self.kept:
-            lines.append(f"{len(self.kept)} of the model keep their initial values: {grouped(self.kept)}")
-        if self.skipped:
-            lines.append(f"{len(self.skipped)} of the file are left out: {grouped(self.skipped)}")
+        lines = [f"loaded {len(self.loaded)} tensors from {self.source}"]
+        if self.not_loaded:
+            lines.append(f"{len(self.not_loaded)} of the model keep their initial values: {_group(self.not_loaded)}")
+        if self.unused:
+            lines.append(f"{len(self.unused)} of the file are left out: {_group(self.unused)}")
         return "\n  ".join([*lines, *self.notes])
 
 
-def counts_batches(name: str) -> bool:
-    """Whether a tensor is batch norm's count of batches, which nothing here computes with."""
+def is_batch_counter(name: str) -> bool:
+    """Return True for batch norm's `num_batches_tracked`, from which this package computes nothing."""
     return name.endswith("num_batches_tracked")
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+def _group(names: list[str]) -> str:
+    """Group names by their first two components, e.g. `branch.stages.* (18)`; a single name stays whole."""
+    prefixes = [".".join(name.split(".")[:2]) for name in names]
+    last_names = dict(zip(prefixes, names, strict=True))
+    sizes = Counter(prefixes).items()
+    return join_first([f"{prefix}.* ({size})" if size > 1 else last_names[prefix] for prefix, size in sizes])
 
 
-def grouped(names: Iterable[str]) -> str:
-    """Names by their first two parts, as in `branch.stages.* (18)`; one by itself in full."""
-    names = list(names)
-    first_two = [".".join(name.split(".")[:2]) for name in names]
-    sizes = Counter(first_two)
-    alone = dict(zip(first_two, names, strict=True))
-    return listed([f"{group}.* ({size})" if size > 1 else alone[group] for group, size in sizes.items()])
-
-
-def first_difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
-    """Where two lists of as many classes differ first; empty for lists that do not, or of unequal length."""
-    if len(theirs) != len(ours):
+def describe_first_difference(in_file: Sequence[str], in_data: Sequence[str]) -> str:
+    """Describe the first index at which two lists of classes differ; empty if only their lengths do."""
+    if len(in_file) != len(in_data):
         return ""
-    where = ((i, a, b) for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-    return next((f", first different at index {i}: {a!r} in the file, {b!r} in the data set" for i, a, b in where), "")
+    pairs = ((i, a, b) for i, (a, b) in enumerate(zip(in_file, in_data, strict=True)) if a != b)
+    return next((f", first different at index {i}: {a!r} in the file, {b!r} in the data set" for i, a, b in pairs), "")

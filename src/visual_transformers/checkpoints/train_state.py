@@ -1,4 +1,4 @@
-"""The state of a run on disk: everything that the next step depends on, in tensors and plain containers."""
+"""Checkpoints of a training: everything that the next step depends on, in tensors and plain containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from visual_transformers import atomic
 from visual_transformers.checkpoints import weights
 from visual_transformers.checkpoints.top_k import Ranking
-from visual_transformers.config.diff import changed_settings
+from visual_transformers.config.diff import Change, changed_settings
 from visual_transformers.config.schema import Node
 from visual_transformers.data.io.bad_files import BadFiles
 from visual_transformers.distributed import collectives
@@ -31,25 +31,28 @@ StepEntry = list[float]
 """Step, learning rate, loss, gradient norm."""
 FORMAT = 4
 Content = dict[str, Any]
+BATCH_SETTINGS = ["seed", "data.batch_size", "data_set"]
+"""Settings, and facts of the data set, that decide which samples the batch of a step holds."""
+NUMBERS = ("step", "evaluated_step", "skipped_steps", "seconds", "ranking", "unread")
+"""Fields of `TrainState` that are saved as they are."""
 
 
-class Found(NamedTuple):
-    """A checkpoint to go on from.
+class DamagedError(RunError):
+    """A checkpoint that cannot be read or has another format."""
 
-    Args:
-        content: as `read` gives it.
-        path: the file.
-        own: whether the run in its folder is simply to go on.
-    """
+
+class Checkpoint(NamedTuple):
+    """Checkpoint from which a run resumes."""
 
     content: Content
     path: Path
-    own: bool = True
+    is_own: bool = True
+    """False for the checkpoint of another run, given by its path."""
 
 
 @dataclass
 class TrainState:
-    """What training changes, and where it stands."""
+    """State that training changes, with the current step."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -61,156 +64,149 @@ class TrainState:
     step: int = 0
     evaluated_step: int = 0
     skipped_steps: int = 0
-    """Those whose loss or gradient was not finite."""
+    """Number of steps that were skipped because their loss or gradient was not finite."""
     seconds: float = 0.0
     ranking: Ranking = field(default_factory=list)
     unread: list[StepEntry] = field(default_factory=list)
-    """Of the steps that are in no record yet."""
+    """Steps that are not in a record yet."""
+
+    @property
+    def stateful(self) -> tuple[str, ...]:
+        """Names of the fields that have a state dict."""
+        names = ("model", "optimizer", "schedule", "scaler", "scores")
+        return (*names, "average") if self.average else names
 
     def save(self, files: RunDirectory, *, config: Node, data: Node) -> None:
-        """Write the state, atomically; the one before stays beside it.
+        """Write the checkpoint atomically, and keep the one before as `previous`.
 
         Raises:
             RunError: if it cannot be written.
         """
-        parts = {name: getattr(self, name).state_dict() for name in self.stateful}
+        states = {name: getattr(self, name).state_dict() for name in self.stateful}
         numbers = {name: getattr(self, name) for name in NUMBERS} | {"bad_files": self.bad_files.paths}
-        content = {"format": FORMAT, "config": config, "classes": data["classes"], "data": data, **parts, **numbers}
+        content = {"format": FORMAT, "config": config, "classes": data["classes"], "data": data, **states, **numbers}
         atomic.write(files.last, lambda temporary: torch.save(content, temporary), previous=files.previous)
 
-    def restore(self, found: Found, *, config: Node, data: Node, allow: list[str]) -> None:
-        """Go back to a saved state.
+    def restore(self, checkpoint: Checkpoint, *, config: Node, data: Node, allow: list[str]) -> None:
+        """Restore the state of a checkpoint.
 
-        Settings that were `allow`ed to change are the new ones from here on: the learning rate goes on as if it had
-        followed the new schedule from the start.
+        Settings that are allowed to change take their new values; the learning rate continues as if it had followed the
+        new schedule from the start.
 
         Args:
-            found: a checkpoint.
-            config: the configuration of this run.
-            data: what must be found again in the data set.
-            allow: keys that may differ, or the beginnings of keys.
+            checkpoint: from `select_checkpoint`.
+            config: configuration of this run.
+            data: facts of the data set that must not change.
+            allow: keys, or prefixes of keys, that may differ.
 
         Raises:
-            RunError: if the run was started with other settings; lists them. Settings that define the batches of a step
-                can never change: some samples of the epoch would be repeated and others skipped.
+            RunError: if other settings differ; lists them. Settings that decide the batches of a step can never change,
+                because some samples of the epoch would be repeated and others skipped.
         """
-        content, source = found.content, found.path
+        content, path = checkpoint.content, checkpoint.path
         changed = [*changed_settings(content["config"], config), *changed_settings(content["data"], data, "data_set")]
         if refused := [change for change in changed if not change.within(allow)]:
             raise RunError(
-                f"{source} is of a run with other settings:\n"
-                + "\n".join(f"  {change}" for change in refused)
-                + "\ngive this run another name (name=...), set that one aside (resume=never), or go on with the new "
-                f"ones all the same (resume.allow=[{','.join(change.key for change in refused)}])"
+                f"{path} comes from a run with other settings:\n{_list_lines(refused)}\nGive this run another name "
+                "(name=...), set the other one aside (resume=never), or resume it with the new settings "
+                f"(resume.allow=[{','.join(change.key for change in refused)}])"
             )
-        if batches := [change for change in changed if change.within(list(BATCHES))]:
+        if refused := [change for change in changed if change.within(BATCH_SETTINGS)]:
             raise RunError(
-                f"{source} counts steps, whose batches would be others:\n"
-                + "\n".join(f"  {change}" for change in batches)
-                + "\nstart a new run from its weights (name=..., weights=...), or keep these settings"
+                f"{path} cannot be resumed, because the batches of its steps would change:\n{_list_lines(refused)}\n"
+                "Start a new run from its weights (name=..., weights=...), or keep these settings"
             )
         try:
-            self._load(content, anew=bool(changed))
+            self._load(content, settings_changed=bool(changed))
         except (RuntimeError, ValueError, KeyError) as error:
-            raise RunError(f"{source} does not fit what resume.allow let change: {error}") from error
+            raise RunError(f"{path} does not fit the settings that resume.allow let change: {error}") from error
         for name in NUMBERS:
             setattr(self, name, content[name])
         self.bad_files.paths = content["bad_files"]
 
-    def _load(self, content: Content, *, anew: bool) -> None:
+    def _load(self, content: Content, *, settings_changed: bool) -> None:
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         for name in self.stateful:
-            if name in content and not (anew and name == "schedule"):  # an average may be new
+            if name in content and not (settings_changed and name == "schedule"):  # the EMA may be new
                 getattr(self, name).load_state_dict(content[name])
-        self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves what it loads where it was read
+        self.scores.to(next(self.model.parameters()).device)  # torchmetrics leaves loaded states on the CPU
         if not collectives.is_main():
-            self.scores.reset()  # the counts are of all processes, and are added up again
-        if anew:
+            self.scores.reset()  # the saved counts are of all processes, and would be summed again
+        if settings_changed:
             for group, new in zip(self.optimizer.param_groups, settings, strict=True):
                 group.update(new)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a schedule's step before the optimizer's
+                warnings.simplefilter("ignore")  # the schedule steps before the optimizer does
                 for _ in range(content["step"]):
                     self.schedule.step()
 
-    @property
-    def stateful(self) -> tuple[str, ...]:
-        """Names of the parts that have a state of their own."""
-        parts = ("model", "optimizer", "schedule", "scaler", "scores")
-        return (*parts, "average") if self.average else parts
+
+def _list_lines(changes: list[Change]) -> str:
+    return "\n".join(f"  {change}" for change in changes)
 
 
-BATCHES = ("seed", "data.batch_size", "data_set")
-"""Settings, and facts of the data set, that say which samples the batch of a step holds."""
-NUMBERS = ("step", "evaluated_step", "skipped_steps", "seconds", "ranking", "unread")
+def select_checkpoint(how: str, files: RunDirectory) -> Checkpoint | None:
+    """Return the checkpoint that `resume.checkpoint` asks for; None to start a run.
 
-
-def to_go_on_from(how: str, files: RunDirectory) -> Found | None:
-    """The checkpoint that `resume.checkpoint` asks for, or None for a run from the start.
-
-    A path is gone on from once: when the same command is started again, it finds its own state.
+    A checkpoint given by path is used once; afterwards the run resumes from its own.
 
     Raises:
-        RunError: if there is none where one must be, or it is damaged.
+        RunError: if a required checkpoint is missing or damaged.
     """
     if how in ("auto", "must", "never"):
-        if how == "must" and not files.started:
-            raise RunError(f"resume=must: there is no {files.last} to go on from; resume=auto would start anew")
-        return latest(files) if files.started and how != "never" else None
-    if files.started and (own := latest(files)).content["config"]["resume"]["checkpoint"] == how:
+        if how == "must" and not files.has_checkpoint:
+            raise RunError(f"resume=must: there is no {files.last} to resume from. resume=auto starts a new run")
+        return read_latest(files) if files.has_checkpoint and how != "never" else None
+    if files.has_checkpoint and (own := read_latest(files)).content["config"]["resume"]["checkpoint"] == how:
         return own
     path = expand_home(how)
     if not path.is_file():
         raise RunError(f"resume={how}: no such file; expected auto, must, never or the path of a checkpoint")
     try:
-        return Found(read(path), path, own=False)
+        return Checkpoint(read(path), path, is_own=False)
     except DamagedError as error:
-        raise RunError(f"resume={error}; name another checkpoint") from error
+        raise RunError(f"resume={error}. Name another checkpoint") from error
 
 
-def best_beside(found: Found) -> bytes | None:
-    """The file of the best weights that a checkpoint speaks of, where it lies beside that."""
-    best, ranking = RunDirectory(found.path.parents[1]).best, found.content["ranking"]
-    if not (ranking and best.is_file() and best.parent == found.path.parent):
+def read_best_weights(checkpoint: Checkpoint) -> bytes | None:
+    """Return the file of a checkpoint's best weights; None if it is not next to the checkpoint."""
+    best, ranking = RunDirectory(checkpoint.path.parents[1]).best, checkpoint.content["ranking"]
+    if not (ranking and best.is_file() and best.parent == checkpoint.path.parent):
         return None
-    return best.read_bytes() if weights.read_about(best).get("best") == ranking[0] else None
+    return best.read_bytes() if weights.read_metadata(best).get("best") == ranking[0] else None
 
 
-def latest(files: RunDirectory) -> Found:
-    """The run's last checkpoint, or the one before where that was torn.
+def read_latest(files: RunDirectory) -> Checkpoint:
+    """Read the run's last checkpoint, or the previous one if the last is damaged or missing.
 
     Raises:
         RunError: if neither can be read.
     """
-    found = [path for path in (files.last, files.previous) if path.is_file()]
-    for path in found:
+    paths = [path for path in (files.last, files.previous) if path.is_file()]
+    for path in paths:
         try:
             content = read(path)
         except DamagedError as error:
             damage = error
             continue
         if path is not files.last and collectives.is_main():
-            reason = damage if files.last in found else f"{files.last} is missing"
-            print(f"note: {reason}; going on from the state before it, of step {content['step']}", file=sys.stderr)
-        return Found(content, path)
-    raise RunError(f"{damage}; set the run aside with resume=never") from damage
-
-
-class DamagedError(RunError):
-    """A checkpoint that cannot be used, as it was torn."""
+            reason = damage if files.last in paths else f"{files.last} is missing"
+            print(f"note: {reason}; resuming from the previous checkpoint, step {content['step']}", file=sys.stderr)
+        return Checkpoint(content, path)
+    raise RunError(f"{damage}. Set the run aside with resume=never") from damage
 
 
 def read(path: Path) -> Content:
-    """A checkpoint's content, on the CPU.
+    """Read a checkpoint's content to the CPU.
 
     Raises:
-        DamagedError: if it is damaged or of another format.
-        OSError: if the system does not give it.
+        DamagedError: if it is damaged or has another format.
+        OSError: if the system cannot read it.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load meets damaged files with many kinds, KeyError among them
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is torch's of a file cut short
+    except Exception as error:  # torch.load raises many kinds for damaged files, e.g. KeyError
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch raises EINVAL for a truncated file
             raise
         raise DamagedError(f"{path}: damaged ({error!r})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -14,7 +14,7 @@ from visual_transformers.config.schema import Node
 from visual_transformers.errors import ConfigError
 
 ADOPTED = ("task", "model", "data", "inference")
-"""Groups that a trained model brings along, unless the command line chooses others."""
+"""Groups that a trained model brings, unless the command line chooses other options."""
 FETCHES: Mapping[str, Any] = {
     "download": False,
     "weights": None,
@@ -26,25 +26,24 @@ FETCHES: Mapping[str, Any] = {
     "checkpoint_path": None,
     "cache_dir": None,
 }
-"""Arguments by which data sets and the builders of torchvision and timm download or read other files, with values that
-turn this off: a weight file brings its weights itself."""
+"""Arguments with which data sets and builders of torchvision and timm download or read other files, and the values that
+turn this off."""
 
 
 def adopt(cfg: DictConfig, trained: Node, overrides: Sequence[str], source: str) -> None:
-    """Take the groups of `ADOPTED` from the configuration `trained` that a weight file carries, key by key.
+    """Take the groups of `ADOPTED` from the configuration that a weight file carries, key by key.
 
-    What the command line says is laid over it: a key that its `overrides` set or take away stays so, whether `trained`
-    has that key or was left by a version that did not know it; a group that they choose stays as it is composed, but
-    images are prepared as in training; a recipe chooses all.
+    The command line wins: a key that it sets or deletes stays so; a group whose option it chooses stays as composed,
+    except that images are prepared as in training; with a recipe nothing is adopted.
 
     Args:
-        cfg: the composed configuration, which is changed.
-        trained: from the file.
+        cfg: the composed configuration, changed in place.
+        trained: configuration of the weight file.
         overrides: of the command line.
         source: the file, for messages.
 
     Raises:
-        ConfigError: if the file brings more than data.
+        ConfigError: if the file brings more than plain data.
     """
     named = [override.lstrip("+~").split("=", 1)[0] for override in overrides]
     if "recipe" in named:
@@ -56,14 +55,14 @@ def adopt(cfg: DictConfig, trained: Node, overrides: Sequence[str], source: str)
         composed = cfg[group]
         brought = OmegaConf.create(sanitized(trained[group], group, source, trust))
         if group in named:
-            cfg[group] = _prepared_alike(composed, brought, trust) if group == "data" else composed
+            cfg[group] = _with_eval_transform(composed, brought, trust) if group == "data" else composed
         else:
             cfg[group] = brought
-        _lay_over(cfg, group, composed, dict(zip(named, overrides, strict=True)))
+        _apply_overrides(cfg, group, composed, dict(zip(named, overrides, strict=True)))
 
 
-def _lay_over(cfg: DictConfig, group: str, composed: DictConfig, overrides: Mapping[str, str]) -> None:
-    """Set or take away what the command line names in a group, as it is composed."""
+def _apply_overrides(cfg: DictConfig, group: str, composed: DictConfig, overrides: Mapping[str, str]) -> None:
+    """Set or delete the keys of a group that the command line names."""
     for name, override in overrides.items():
         if not name.startswith(f"{group}."):
             continue
@@ -78,31 +77,31 @@ def _lay_over(cfg: DictConfig, group: str, composed: DictConfig, overrides: Mapp
             OmegaConf.update(cfg[group], key, OmegaConf.select(composed, key), force_add=True)
 
 
-def _prepared_alike(composed: DictConfig, brought: DictConfig, trust: Sequence[str]) -> DictConfig:
-    """Another data set, with the keys that say how the trained model's images were prepared."""
+def _with_eval_transform(composed: DictConfig, brought: DictConfig, trust: Sequence[str]) -> DictConfig:
+    """Return another data set that prepares images as the trained model's data set did."""
     try:
-        kept = getattr(allowed_object(composed._target_, "data", trust=trust), "prepared_by", ())
-    except ConfigError:  # which the check of the configuration says
+        keys = getattr(allowed_object(composed._target_, "data", trust=trust), "eval_transform_keys", ())
+    except ConfigError:  # the check of the configuration reports it
         return composed
     composed = copy.deepcopy(composed)
-    for key in set(kept) & set(brought):
+    for key in set(keys) & set(brought):
         OmegaConf.update(composed, key, brought[key], merge=False)
     return composed
 
 
 def sanitized(node: Any, group: str, source: str, trust: Sequence[str]) -> Any:
-    """Return a group's keys as a weight file brings them, with nothing left in them that reads or downloads.
+    """Return a group of a weight file without anything that reads or downloads.
 
-    Which targets they may name is checked with the other targets of the configuration.
+    Its targets are checked later, with the other targets of the configuration.
 
     Args:
-        node: the keys, from the file.
-        group: to which they belong.
+        node: the keys of the group.
+        group: its path, for messages.
         source: the file, for messages.
-        trust: packages of the user's own that may be named.
+        trust: trusted packages of the user.
 
     Raises:
-        ConfigError: if they hold an interpolation, a model of a hub, or a function that does not say what it returns.
+        ConfigError: if it holds an interpolation, a model of a hub, or a function without a return annotation.
     """
     if isinstance(node, list | tuple):
         return [sanitized(inner, group, source, trust) for inner in node]
@@ -115,7 +114,7 @@ def sanitized(node: Any, group: str, source: str, trust: Sequence[str]) -> Any:
 
 
 def _without_downloads(node: Node, group: str, source: str, trust: Sequence[str]) -> Node:
-    """Return a node with a target, its arguments that read or download set to values that do not."""
+    """Return a node with a target whose arguments of `FETCHES` are turned off."""
     if ":" in str(node.get("model_name", "")):  # timm's way to name a hub or a folder
         raise ConfigError(
             f"{group}.model_name={node['model_name']}: {source} names a model of a hub. To download it, type "
@@ -126,7 +125,7 @@ def _without_downloads(node: Node, group: str, source: str, trust: Sequence[str]
         node = {key: value for key, value in node.items() if key not in FETCHES}
     try:
         target = allowed_object(node["_target_"], group, (object,), trust)
-    except ConfigError:  # which the check of the configuration says
+    except ConfigError:  # the check of the configuration reports it
         return node
     name = f"{group}._target_={node['_target_']}"
     if getattr(target, "__name__", "") == "get_model":  # torchvision's, whose keywords are those of any builder

@@ -1,4 +1,4 @@
-"""Which settings make a run what it is: which are free to change, which differ in two runs, and a name for the rest."""
+"""Differences between the settings of runs, and a digest of those that decide what a run learns."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Any, NamedTuple
 from visual_transformers.config.schema import Node
 
 FREE_TO_CHANGE = (
-    "name", "mode", "trust", "resume", "weights", "logger", "input", "predict", "export", "profile", "check_data",
-    "report", "sweep", "checkpoint", "debug", "training.log_every", "training.samples", "training.skip_nonfinite",
-    "data.root", "data.download", "data.eval_batch_size", "data.check_files", "data.on_error", "data.max_skipped",
-    "hardware.device", "hardware.devices", "hardware.compile", "hardware.channels_last", "hardware.workers",
-    "hardware.threads", "hardware.deterministic",
+    "name", "mode", "trust", "resume", "weights", "logger", "input", "predict", "explain", "export", "profile",
+    "check_data", "report", "sweep", "checkpoint", "debug.anomaly", "debug.trace_steps", "training.log_every",
+    "training.samples", "training.skip_nonfinite", "data.root", "data.download", "data.eval_batch_size",
+    "data.check_files", "data.on_error", "data.max_skipped", "hardware.device", "hardware.devices",
+    "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads", "hardware.deterministic",
 )  # fmt: skip
-"""Settings that a resumed run may have other than when it stopped: they say where and how it runs, not what."""
-LONGEST = 200
-"""Characters of a value that are shown: a thousand classes are one."""
+"""Settings that may change when a run resumes: they say where and how it runs, not what it learns."""
+MAX_SHOWN = 200
+"""Characters of a value in a message; a list of a thousand classes is one value."""
 
 
 class Change(NamedTuple):
-    """A setting that differs."""
+    """A setting that differs between two runs."""
 
     key: str
     then: Any
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {shorten(str(self.then), LONGEST)} -> {shorten(str(self.now), LONGEST)}"
+        return f"{self.key}: {shorten(str(self.then), MAX_SHOWN)} -> {shorten(str(self.now), MAX_SHOWN)}"
 
     def within(self, allowed: list[str]) -> bool:
-        """Whether one of the keys is this one, or the beginning of it."""
+        """Return True if one of the keys is this setting or a section around it."""
         return any(self.key == key or self.key.startswith(f"{key}.") for key in allowed)
 
 
 def changed_settings(then: Any, now: Any, path: str = "") -> Iterator[Change]:
-    """Each setting that differs and is not free to change."""
+    """Yield each setting that differs and is not free to change."""
     if path in FREE_TO_CHANGE:
         return
     if isinstance(then, dict) and isinstance(now, dict):
@@ -49,17 +49,17 @@ def changed_settings(then: Any, now: Any, path: str = "") -> Iterator[Change]:
 
 
 def digest(settings: Node) -> str:
-    """A short name for settings, of all that makes a run what it is but for its seed.
+    """Return a short digest of the settings that decide what a run learns, except its seed.
 
-    The weights that it starts from do so too, though a run that goes on no longer reads them.
+    It includes the initial weights, although a resumed run no longer reads them.
     """
-    kept = without(settings, {*FREE_TO_CHANGE, "seed"} - {"weights"})
-    as_json = json.loads(json.dumps(kept, default=str))  # whose keys are strings, and in one order
+    deciding = without(settings, {*FREE_TO_CHANGE, "seed"} - {"weights"})
+    as_json = json.loads(json.dumps(deciding, default=str))  # turns all keys into strings
     return hashlib.sha256(json.dumps(as_json, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def without(node: Any, keys: set[str], path: str = "") -> Any:
-    """A node, and those in it, without the keys of these dotted paths."""
+    """Return a node without the keys of these dotted paths."""
     if not isinstance(node, dict):
         return node
     inner = {key: f"{path}.{key}" if path else str(key) for key in node}

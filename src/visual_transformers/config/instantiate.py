@@ -1,8 +1,8 @@
-"""From a `_target_` to the object that it names, guarded by what its place needs, and to what that makes of its keys.
+"""Guarded instantiation of nodes with a `_target_`.
 
-A configuration, above all one from a weight file, must not be able to call whatever is installed. So every target is
-checked before any is called: its package must be allowed, and it must return what its place needs, e.g. a model in
-`model`. A target inside another node must return what the outer signature asks for. Nothing else may hold a target.
+A configuration, above all one from a weight file, must not call whatever is installed. So every target is checked
+before any is called: its package must be allowed, and it must return what its place needs, e.g. a model in `model`. A
+target inside another node must return what the outer signature asks for. Nothing else may hold a target.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import is_dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
+from visual_transformers.config.limits import annotated_hints, unwrapped, without_limits
 from visual_transformers.config.schema import Node
 from visual_transformers.errors import ConfigError, UserError
 
 Kind = tuple[type, ...]
-"""Classes, of one of which an object must be."""
+"""Classes of which an object must be an instance of one."""
 ALLOWED_TARGETS = ("visual_transformers.", "torch.nn.", "torch.optim.", "torchvision.", "timm.")
-"""Beginnings of targets that anybody may name; `trust` adds packages of the user's own."""
+"""Prefixes of targets that are always allowed; `trust` adds packages of the user."""
 MODULE = "torch.nn.Module"
 KINDS = {
     "task": "visual_transformers.tasks.Task",
@@ -55,23 +55,23 @@ DENIED = (
     "timm.utils",
     "timm.data",
 )
-"""Modules of allowed packages that read, write, download or start things; nothing in them is a target."""
+"""Modules of allowed packages that read, write, download or start processes; they hold no targets."""
 HYDRA_KEYS = ("_args_", "_partial_", "_recursive_", "_convert_")
-"""Keys of Hydra's `instantiate` beside `_target_`, with which arguments would pass the check of their names."""
+"""Keys of Hydra's `instantiate` that would bypass the check of argument names."""
 
 
 def build(node: Node, path: str, *, kind: Kind = (), trust: Sequence[str] = (), **supplied: Any) -> Any:
-    """What the node's `_target_` makes of the node's keys and of what the caller supplies.
+    """Call the `_target_` of a node with the node's keys and the supplied arguments.
 
     Args:
-        node: the keys.
-        path: where they stand, for messages.
-        kind: what is to be made; empty for what the group needs that `path` begins with.
-        trust: packages of the user's own that may be named.
-        **supplied: arguments that are no keys.
+        node: `_target_` and arguments.
+        path: key of the node, for messages.
+        kind: required class of the result; empty for that of the group at the start of `path`.
+        trust: trusted packages of the user.
+        **supplied: further arguments, which are no keys.
 
     Raises:
-        ConfigError: if a target is not allowed there, a key is ???, or the target refuses its arguments.
+        ConfigError: if a target is not allowed, a key is ???, or the target refuses its arguments.
     """
     kind = kind or kind_of(path)
     node = plain(node)
@@ -80,13 +80,15 @@ def build(node: Node, path: str, *, kind: Kind = (), trust: Sequence[str] = (), 
         raise ConfigError("\n".join(missing))
     with blamed_on(path, f"{node['_target_']} refuses its arguments"):
         made = _call(node, supplied)
-    if not isinstance(made, kind):  # of a trusted function that does not say what it returns
-        raise ConfigError(f"{path}._target_={node['_target_']}: makes a {type(made).__name__}, {_needed(path, kind)}")
+    if not isinstance(made, kind):  # a trusted function without a return annotation
+        raise ConfigError(
+            f"{path}._target_={node['_target_']}: returned a {type(made).__name__}, but {_needed(path, kind)}"
+        )
     return made
 
 
 def plain(node: Any) -> Any:
-    """Return a node as plain containers, in which nothing is left to be resolved."""
+    """Return a node as plain, resolved containers."""
     return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig | ListConfig) else node
 
 
@@ -105,14 +107,14 @@ def _call(node: Node, supplied: Mapping[str, Any]) -> Any:
 
 
 def check_targets(node: Node, path: str, kind: Kind, trust: Sequence[str]) -> None:
-    """See that a node's target and those inside it are allowed where they stand.
+    """Check that the targets of a node are allowed in their places.
 
     Raises:
         ConfigError: for the first that is not.
     """
     found = allowed_object(node.get("_target_"), path, kind, trust)
     if given := [key for key in HYDRA_KEYS if key in node]:
-        raise ConfigError(f"{path}.{given[0]}: is not taken; give each argument of {node['_target_']} by its name")
+        raise ConfigError(f"{path}.{given[0]}: is not supported. Give each argument of {node['_target_']} by its name.")
     for key, value in node.items():
         inner = f"{path}.{key}"
         wanted = kind_of_argument(found, str(key), trust)
@@ -140,10 +142,10 @@ def base_class(name: str) -> type:
 
 
 def kind_of_argument(target: Callable[..., Any], key: str, trust: Sequence[str] = ()) -> Kind:
-    """Return the classes of which a nested target may make an argument; empty for arguments that are plain values.
+    """Return the classes that a nested target may return for an argument; empty for arguments that are plain values.
 
-    These are `nn.Module`s, and classes of this package and of trusted ones. A tensor is none of them: many functions of
-    torchvision return one, among them write_file.
+    These are `nn.Module` and classes of this package and of trusted ones. Tensors are excluded, because many functions
+    of torchvision return one, among them write_file.
     """
     own = ("visual_transformers.", *(f"{package}." for package in trust))
     return tuple(
@@ -154,13 +156,13 @@ def kind_of_argument(target: Callable[..., Any], key: str, trust: Sequence[str] 
 
 
 def hinted(target: Callable[..., Any], key: str) -> tuple[Any, ...]:
-    """Return the members of the union that is the type of an argument."""
+    """Return the types of an argument, the members of a union one by one."""
     hint = type_hints(target).get(key)
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def takes(target: Callable[..., Any], key: str, value: Any) -> bool:
-    """Return True if a plain value fits the type of an argument that a nested target could make, as null does."""
+    """Return True if a plain value, e.g. null, fits an argument that otherwise needs a nested target."""
     return any(part in PLAIN and isinstance(value, part) for part in hinted(target, key) if inspect.isclass(part))
 
 
@@ -170,10 +172,10 @@ PLAIN = (bool, int, float, str, list, dict, type(None))
 
 @contextmanager
 def blamed_on(path: str, problem: str) -> Iterator[None]:
-    """Say of any error inside that the settings below `path` are its cause; a `UserError` says so itself.
+    """Turn any error inside into one that names the settings at `path`; a `UserError` passes unchanged.
 
     Raises:
-        ConfigError: from the error, whose traceback HYDRA_FULL_ERROR=1 shows.
+        ConfigError: from the error; HYDRA_FULL_ERROR=1 shows its traceback.
     """
     try:
         yield
@@ -184,22 +186,21 @@ def blamed_on(path: str, problem: str) -> Iterator[None]:
 
 
 def allowed_object(target: Any, path: str, kind: Kind = (), trust: Sequence[str] = ()) -> Callable[..., Any]:
-    """The object that a `_target_` names.
+    """Import the object that a `_target_` names.
 
     Args:
-        target: its name.
-        path: where it stands, for messages.
-        kind: what it is to make; empty for what the group needs that `path` begins with.
-        trust: packages of the user's own that may be named.
+        target: its dotted name.
+        path: key of the node, for messages.
+        kind: required class of what it returns; empty for that of the group at the start of `path`.
+        trust: trusted packages of the user.
 
     Raises:
-        ConfigError: before importing it if its name is of no allowed package; if the name leads elsewhere (as
-            `visual_transformers.cli.main.os.system` would) or nowhere; or if it makes something else than its place
-            needs.
+        ConfigError: before the import if the package is not allowed; after it if the name leads out of the package
+            (e.g. `visual_transformers.cli.main.os.system`) or the object returns another kind.
     """
     kind = kind or kind_of(path)
     if not isinstance(target, str) or not target:
-        raise ConfigError(f"{path}._target_={target}: expected the name of what is built")
+        raise ConfigError(f"{path}._target_={target}: expected the dotted name of a class or function")
     allowed = (*ALLOWED_TARGETS, *(f"{package}." for package in trust))
     if not target.startswith(allowed) or target.startswith(DENIED):
         raise ConfigError(f"{path}._target_={target}: {_not_trusted(target)}")
@@ -218,13 +219,13 @@ def allowed_object(target: Any, path: str, kind: Kind = (), trust: Sequence[str]
 
 
 def returns_kind(found: Callable[..., Any], kind: Kind, *, trusted: bool) -> bool:
-    """Return True if calling an object returns an instance of a kind, by its class or its return annotation.
+    """Return True if an object is a class of a kind or a function annotated to return one.
 
-    One that is trusted need not say what it returns: that is looked at when it is there.
+    A trusted function may lack the annotation; `build` checks its result.
     """
     made = unwrapped(found)
     if not inspect.isclass(made):
-        if made.__name__ == "create_model" and made.__module__.startswith("timm."):  # older ones do not say
+        if made.__name__ == "create_model" and made.__module__.startswith("timm."):  # has no annotation before 1.0
             return any(issubclass(base_class(MODULE), base) for base in kind)
         made = type_hints(made).get("return")
         if trusted and made is None:
@@ -247,44 +248,39 @@ def _not_trusted(target: str) -> str:
 
 
 def _look_in_the_current_folder() -> None:
-    """Let a package of the user's be found there as with `python -m`, whatever has started the program."""
+    """Make packages in the current folder importable, as `python -m` does, however the program was started."""
     here = str(Path.cwd())
     if not {here, ""} & set(sys.path):
         sys.path.append(here)
 
 
 def _hint(target: str) -> str:
-    """How to get the optional package that a target is of, where that is missing."""
+    """Return how to install timm if a target needs it."""
     missing = target.startswith("timm.") and importlib.util.find_spec("timm") is None
-    return "; pip install 'visual-transformers[timm]' brings it" if missing else ""
-
-
-def unwrapped(found: Any) -> Any:
-    """The function or class behind a partial one, as `models.vt_resnet18` is."""
-    return found.func if isinstance(found, partial) else found
+    return ". Install it with pip install 'visual-transformers[timm]'." if missing else ""
 
 
 def trusted(listed: Sequence[str]) -> list[str]:
-    """The packages that the key `trust` names, and those of the environment variable `TRUST_VARIABLE`.
+    """Return the packages of the key `trust` and of the environment variable `TRUST_VARIABLE`.
 
     Raises:
-        ConfigError: if one is no name of a package.
+        ConfigError: if one is no valid package name.
     """
     named = [*listed, *filter(None, re.split(r"[,\s]+", os.environ.get(TRUST_VARIABLE, "")))]
     for package in named:
         if not all(part.isidentifier() for part in package.split(".")):
             raise ConfigError(
-                f"trust={package}: expected the name of a package, as trust=[mypackage] or {TRUST_VARIABLE}=mypackage"
+                f"trust={package}: expected a package name, e.g. trust=[mypackage] or {TRUST_VARIABLE}=mypackage"
             )
     return list(dict.fromkeys(named))
 
 
 TRUST_VARIABLE = "VISUAL_TRANSFORMERS_TRUST"
-"""Names packages as the key `trust` does, separated by commas, for every command of a user or of a cluster."""
+"""Environment variable with trusted packages, separated by commas."""
 
 
 def targets_in(node: Any) -> Iterator[str]:
-    """Every `_target_` in a node, however deep."""
+    """Yield every `_target_` in a node, at any depth."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "_target_":
@@ -298,15 +294,10 @@ def targets_in(node: Any) -> Iterator[str]:
 
 @cache
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Types of the arguments, where they can be told."""
-    target = unwrapped(target)
-    holds_them = target if is_dataclass(target) or not inspect.isclass(target) else target.__init__  # type: ignore[misc]
-    try:
-        return typing.get_type_hints(holds_them)
-    except (NameError, TypeError):  # names that only a type checker sees
-        return {}
+    """Return the annotations of a callable's arguments, without ranges; empty if they cannot be resolved."""
+    return {key: without_limits(hint)[0] for key, hint in annotated_hints(target).items()}
 
 
 def not_set(path: str) -> str:
-    """What is said of a key that is ???."""
-    return f"{path} is not set; give it on the command line as {path}=VALUE"
+    """Return the message for a key that is ???."""
+    return f"{path} is not set. Add {path}=VALUE to the command line."

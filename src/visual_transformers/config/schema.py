@@ -1,242 +1,169 @@
-"""What can be set beside the groups with a `_target_`: one dataclass for each section of the configuration.
+"""Sections of the configuration without a `_target_`: one dataclass each, whose fields are the keys.
 
-The fields are the keys, their types are checked, and their meaning is said here and beside each key in
-`conf/config.yaml`.
+Each key is described beside it in `conf/`; its type and range are here.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 Node = dict[str, Any]
 Mode = Literal["train", "test", "predict", "explain", "export", "profile", "check_data", "report"]
+Positive = Annotated[int, Ge(1)]
+NonNegative = Annotated[int, Ge(0)]
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(kw_only=True)
 class WeightSettings:
-    """Where weights come from; `weights=PATH` is short for `weights.file=PATH`.
+    """Initial or trained weights; `weights=PATH` is short for `weights.file=PATH`."""
 
-    Args:
-        file: a file, or `torchvision:` and the name of published weights.
-        backbone_only: load the layers before the head alone.
-    """
-
-    file: str | None = None
+    file: Annotated[str, MinLen(1)] | None = None
     backbone_only: bool = False
 
 
 @dataclass(kw_only=True)
-class Training:
-    """How long and in what portions a model is trained.
+class TrainingSettings:
+    """Length of a training, and how its steps are taken."""
 
-    Args:
-        epochs: passes over the training set.
-        steps: optimizer steps, in place of `epochs`; null for whole epochs.
-        accumulate: parts into which each batch is cut to save memory; the gradient is that of the whole batch.
-        clip_norm: largest norm of the gradient, or null for no clipping.
-        ema_decay: share that a moving average of weights and buffers keeps at each step; null for no average.
-        skip_nonfinite: steps whose loss or gradient is not finite that are passed over before the run stops.
-        log_every: optimizer steps between two records of the running loss.
-        samples: pictures in samples.png.
-    """
-
-    epochs: int
-    steps: int | None
-    accumulate: int
-    clip_norm: float | None
-    ema_decay: float | None
-    skip_nonfinite: int
-    log_every: int
-    samples: int
+    epochs: Positive
+    steps: Positive | None
+    accumulate: Positive
+    clip_norm: Annotated[float, Gt(0)] | None
+    ema_decay: Annotated[float, Gt(0), Lt(1)] | None
+    skip_nonfinite: NonNegative
+    log_every: Positive
+    samples: NonNegative
 
 
 @dataclass(kw_only=True)
 class ResumeSettings:
-    """From which state training goes on.
-
-    Args:
-        checkpoint: `auto`: this run's, if there is one; `must`: this run's; `never`: none, an earlier run of this name
-            is set aside; or the path of a checkpoint, of this or another run.
-        allow: keys that may differ from the run that goes on, or the beginnings of keys.
-    """
+    """State from which training resumes; `resume=HOW` is short for `resume.checkpoint=HOW`."""
 
     checkpoint: str
     allow: list[str]
 
 
 @dataclass(kw_only=True)
-class Every:
-    """How often the state is saved, beside each epoch's end.
+class CheckpointInterval:
+    """Intervals between saved states, in addition to the end of each epoch."""
 
-    Args:
-        steps: optimizer steps between two states, or null.
-        minutes: minutes between them, or null.
-    """
-
-    steps: int | None
-    minutes: float | None
+    steps: Positive | None
+    minutes: Annotated[float, Gt(0)] | None
 
 
 @dataclass(kw_only=True)
 class CheckpointSettings:
-    """What is kept of a run.
+    """Checkpoints of a run."""
 
-    Args:
-        every: how often its state is saved.
-        top_k: how many of the best weights are kept.
-    """
-
-    every: Every
-    top_k: int
-
-    def __post_init__(self) -> None:
-        if isinstance(self.every, dict):
-            self.every = Every(**self.every)
+    every: CheckpointInterval
+    top_k: Positive
 
 
 @dataclass(kw_only=True)
 class DebugSettings:
-    """How to look into a run.
+    """Diagnostics of a run."""
 
-    Args:
-        anomaly: whether autograd names the operation that made a gradient NaN.
-        trace_steps: optimizer steps of which torch's profiler leaves a trace; 0 for none.
-    """
-
+    samples: Positive | None
     anomaly: bool
-    trace_steps: int
+    trace_steps: NonNegative
 
 
 @dataclass(kw_only=True)
 class BatchNormSettings:
-    """What batch norms look at and learn in training.
-
-    Args:
-        sync: take the statistics over the images of all processes.
-        frozen: prefixes of modules whose batch norms keep statistics, weights and biases.
-    """
+    """Synchronised and frozen batch norms."""
 
     sync: bool = False
     frozen: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
-class Parameters:
-    """What the optimizer does not do alike with all parameters.
+class ParameterSettings:
+    """Weight decay and learning-rate multipliers by kind or name of parameter."""
 
-    Args:
-        no_decay: kinds that weight decay leaves alone: `norms`, the affine maps of all norm layers, and `biases`, every
-            bias of another layer.
-        lr_factors: learning-rate factor by parameter-name prefix; the longest match wins.
-        vt_lr_factor: learning-rate factor of the VT modules, multiplied with theirs of `lr_factors`.
-    """
-
-    no_decay: list[str] = field(default_factory=list)
+    no_decay: list[Literal["norms", "biases"]] = field(default_factory=list)
     lr_factors: dict[str, float] = field(default_factory=dict)
-    vt_lr_factor: float = 1.0
+    vt_lr_factor: Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(kw_only=True)
-class Inference:
-    """How a segmenter is shown whole images, in validation, `mode=test` and `mode=predict`.
+class InferenceSettings:
+    """How a segmenter sees whole images in validation, `mode=test` and `mode=predict`.
 
-    Whatever is done to the image, probabilities are brought back to its own size: labels are never resized.
-
-    Args:
-        short_side: to which images are resized, pixels; null for their own size.
-        window: side of the square sliding window, pixels; null for whole images.
-        overlap: share of a window that the next one covers again.
-        pad_to: multiple to which the sides of what the model sees are padded, pixels; null pads nothing.
-        scales: resize factors whose probabilities are averaged.
-        flip: whether to average over the mirrored image as well.
+    Probabilities are brought back to the size of the image; labels are never resized.
     """
 
-    short_side: int | None = None
-    window: int | None = None
-    overlap: float = 0.33
-    pad_to: int | None = None
+    short_side: Positive | None = None
+    window: Positive | None = None
+    overlap: Annotated[float, Ge(0), Lt(1)] = 0.33
+    pad_to: Positive | None = None
     scales: list[float] = field(default_factory=lambda: [1.0])
     flip: bool = False
 
     @property
     def plain(self) -> bool:
-        """Whether the model is called once, on the image as it is."""
+        """True if the model is called once, on the image as it is."""
         return not self.changed
 
     @property
     def changed(self) -> list[str]:
-        """Keys that change anything."""
-        usual = Inference()
+        """Keys that change the result, `overlap` only if there is a window."""
+        default = InferenceSettings()
         keys = ("short_side", "window", "pad_to", "scales", "flip")
-        return [key for key in keys if getattr(self, key) != getattr(usual, key)]
+        return [key for key in keys if getattr(self, key) != getattr(default, key)]
 
 
 @dataclass(kw_only=True)
 class PredictSettings:
-    """What `mode=predict` says of an image.
+    """Output of `mode=predict`."""
 
-    Args:
-        top: classes listed for an image, the most probable first.
-        merge_things: whether the results for COCO-Stuff have all things as one category, 183.
-    """
-
-    top: int
+    images: NonNegative
+    top: Positive
     merge_things: bool
 
 
 @dataclass(kw_only=True)
+class ExplainSettings:
+    """Images of `mode=explain`."""
+
+    images: NonNegative
+
+
+@dataclass(kw_only=True)
 class ExportSettings:
-    """What `mode=export` writes.
+    """Artefacts of `mode=export`."""
 
-    Args:
-        formats: of `safetensors`, `torch_export` and `onnx`.
-        tolerance: largest difference between an artefact's outputs and the model's, as a part of the largest output.
-    """
-
-    formats: list[str]
-    tolerance: float
+    formats: Annotated[list[Literal["safetensors", "torch_export", "onnx"]], MinLen(1)]
+    tolerance: Annotated[float, Gt(0)]
 
 
 @dataclass(kw_only=True)
 class ProfileSettings:
-    """What `mode=profile` measures.
-
-    Args:
-        image_size: height and width of the images, pixels.
-        classes: outputs of the model.
-        batch_size: images at a time.
-        seconds: least time that each latency is measured for; 0 measures no time.
-        repeats: least number of repetitions of each latency.
-    """
+    """Measurements of `mode=profile`."""
 
     image_size: list[int]
-    classes: int
-    batch_size: int
-    seconds: float
-    repeats: int
+    classes: Positive
+    batch_size: Positive
+    seconds: Annotated[float, Ge(0)]
+    repeats: Positive
 
 
 @dataclass(kw_only=True)
 class CheckDataSettings:
-    """How `mode=check_data` looks at a data set.
+    """Reading of a data set by `mode=check_data`."""
 
-    Args:
-        workers: processes that read files; 0 reads in the main process, null takes one a core.
-    """
-
-    workers: int | None
+    workers: NonNegative | None
 
 
 @dataclass(kw_only=True)
 class ReportSettings:
-    """What `mode=report` reads and shows; `report=PATH` is short for `report.folders=[PATH]`.
-
-    Args:
-        folders: of runs and sweeps, with all that are below them; null for `runs` and `sweeps` in the current folder.
-        compare: two models, by their names, whose classes are compared; null takes the two with most seeds.
-        published: whether the figures of the paper and of the reference implementation stand beside ours.
-    """
+    """Runs and contents of `mode=report`; `report=PATH` is short for `report.folders=[PATH]`."""
 
     folders: list[str] | None
     compare: list[str] | None
@@ -245,13 +172,7 @@ class ReportSettings:
 
 @dataclass(kw_only=True)
 class SweepSettings:
-    """How the jobs of a sweep (-m) are kept and started.
-
-    Args:
-        name: of its folder below `sweeps/`; null outside of a sweep, and named by the overrides in one.
-        retry_failed: whether jobs that failed are started again; others that did not finish always are.
-        wait: whether the command stays until its jobs on a cluster have ended.
-    """
+    """Jobs of a sweep (`-m`)."""
 
     name: str | None
     retry_failed: bool
@@ -260,26 +181,25 @@ class SweepSettings:
 
 @dataclass(kw_only=True)
 class Config:
-    """A whole run: plain values, sections, and one node with a `_target_` for each group."""
+    """A run: plain values, sections, and a node with a `_target_` for each group.
+
+    Args:
+        everything: the same configuration as plain containers, as a run stores it.
+        choices: the chosen option of each group; without those that a trained model brought.
+    """
 
     name: str
     mode: Mode
-    seed: int
+    seed: Annotated[int, Ge(0), Le(LARGEST_SEED)]
     trust: list[str]
     resume: ResumeSettings
-    input: str | None
     weights: WeightSettings
-    training: Training
+    training: TrainingSettings
     checkpoint: CheckpointSettings
     debug: DebugSettings
     batch_norm: BatchNormSettings
-    parameters: Parameters
-    inference: Inference
-    predict: PredictSettings
-    export: ExportSettings
-    profile: ProfileSettings
-    check_data: CheckDataSettings
-    report: ReportSettings
+    parameters: ParameterSettings
+    inference: InferenceSettings
     sweep: SweepSettings
     task: Node
     model: Node
@@ -288,29 +208,85 @@ class Config:
     schedule: Node
     hardware: Node
     everything: Node
-    """The same configuration as plain containers, as a run stores it."""
     distillation: Node | None = None
-    """None trains without a teacher."""
     logger: dict[str, Node] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
-    """The option that was chosen of each group; none of a group that a trained model brought, or without Hydra."""
 
 
-SECTIONS: dict[str, type] = {
-    "weights": WeightSettings,
-    "resume": ResumeSettings,
-    "training": Training,
-    "checkpoint": CheckpointSettings,
-    "debug": DebugSettings,
-    "batch_norm": BatchNormSettings,
-    "parameters": Parameters,
-    "inference": Inference,
-    "predict": PredictSettings,
-    "export": ExportSettings,
-    "profile": ProfileSettings,
-    "check_data": CheckDataSettings,
-    "report": ReportSettings,
-    "sweep": SweepSettings,
+@dataclass(kw_only=True)
+class PredictConfig(Config):
+    """Configuration of `mode=predict`; without `input` it uses validation images."""
+
+    input: Annotated[str, MinLen(1)] | None
+    predict: PredictSettings
+
+
+@dataclass(kw_only=True)
+class ExplainConfig(Config):
+    """Configuration of `mode=explain`; without `input` it uses validation images."""
+
+    input: Annotated[str, MinLen(1)] | None
+    explain: ExplainSettings
+
+
+@dataclass(kw_only=True)
+class ExportConfig(Config):
+    """Configuration of `mode=export`."""
+
+    export: ExportSettings
+
+
+@dataclass(kw_only=True)
+class ProfileConfig(Config):
+    """Configuration of `mode=profile`."""
+
+    profile: ProfileSettings
+
+
+@dataclass(kw_only=True)
+class CheckDataConfig(Config):
+    """Configuration of `mode=check_data`."""
+
+    check_data: CheckDataSettings
+
+
+@dataclass(kw_only=True)
+class ReportConfig(Config):
+    """Configuration of `mode=report`."""
+
+    report: ReportSettings
+
+
+CONFIGS: dict[str, type[Config]] = {
+    "train": Config,
+    "test": Config,
+    "predict": PredictConfig,
+    "explain": ExplainConfig,
+    "export": ExportConfig,
+    "profile": ProfileConfig,
+    "check_data": CheckDataConfig,
+    "report": ReportConfig,
 }
-NESTED: dict[str, type] = {"checkpoint.every": Every}
-"""Sections within sections."""
+"""Configuration class of each mode: the common keys, and those of `conf/mode/NAME.yaml`."""
+
+
+def sections(config: type) -> dict[str, type]:
+    """Return the dataclass of each section of a configuration, and of the sections in it, by dotted path."""
+    return dict(_sections(config, ""))
+
+
+def _sections(config: type, prefix: str) -> Iterator[tuple[str, type]]:
+    for name, kind in typing.get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            yield f"{prefix}{name}", typing.cast(type, kind)
+            yield from _sections(typing.cast(type, kind), f"{prefix}{name}.")
+
+
+def modes_with(key: str) -> list[str]:
+    """Return the modes that have a top-level key which not all modes have."""
+    common = {found.name for found in dataclasses.fields(Config)}
+    return [
+        mode
+        for mode, config in CONFIGS.items()
+        if key not in common and key in {found.name for found in dataclasses.fields(config)}
+    ]

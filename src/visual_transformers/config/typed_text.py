@@ -1,8 +1,8 @@
 """Quote command-line values that Hydra would misread, e.g. a folder `2024_01_05` or a file `images (1)`.
 
-Hydra's own syntax keeps its meaning: `a,b` with -m, `[a,b]`, `{a:1}`, `choice(a,b)`, quotes, and `${key}`. What its
-grammar cannot read is a text. What it reads as a number, though the key holds a text, is given back as typed: here for
-the keys that `settings` declares, and in `config` for those of the groups.
+Hydra's own syntax keeps its meaning: `a,b` with -m, `[a,b]`, `{a:1}`, `choice(a,b)`, quotes, and `${key}`. A value that
+its grammar cannot read is text. A number that is typed for a string key stays as typed: here for the keys of `schema`,
+in `validation` for those of the groups.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
-from visual_transformers.config.schema import NESTED, SECTIONS, Config
+from visual_transformers.config.limits import without_limits
+from visual_transformers.config.schema import CONFIGS, sections
 
-GROUPS = ("task", "model", "data", "data/augmentation", "optimizer", "schedule", "hardware", "distillation", "logger",
-          "recipe", "sweep")  # fmt: skip
-"""Groups of configuration files, whose options are the files' names."""
+GROUPS = ("mode", "task", "model", "data", "data/augmentation", "optimizer", "schedule", "hardware", "distillation",
+          "logger", "debug", "recipe", "study")  # fmt: skip
+"""Config groups, whose options are file names."""
 
 
 def as_hydra_reads(argument: str, *, sweeps: bool) -> str:
     """Return an argument of the command line, its value quoted where Hydra would misread it.
 
     Args:
-        argument: as typed; what is no override stays as it is.
-        sweeps: whether commas separate the values of a sweep. Hydra then rewrites all values for the jobs.
+        argument: as typed; an argument that is no override is returned unchanged.
+        sweeps: True if commas separate the values of a sweep. Hydra then rewrites all values for the jobs.
     """
     key, equals, value = argument.partition("=")
     if not equals or argument.startswith("-"):
@@ -53,21 +54,21 @@ END = r"\Z"
 
 
 def _readable(value: str, *, sweeps: bool) -> str:
-    """Quote what Hydra cannot read: an element of a list or of a sweep, or else the whole value."""
+    """Quote the elements of a list or of a sweep that Hydra cannot read, or else the whole value."""
     candidates = []
-    if sweeps and len(parts := parted(value)) > 1:
+    if sweeps and len(parts := split_at_commas(value)) > 1:
         candidates.append(",".join(map(_readable_part, parts)))
     candidates.append(_readable_part(value))
     return next((text for text in candidates if _read(text)), in_quotes(value))
 
 
 def _readable_part(part: str) -> str:
-    """Quote one value; of a list or a call of Hydra's, e.g. `choice(a,b)`, the elements that need it."""
+    """Quote one value; in a list or a function of Hydra, e.g. `choice(a,b)`, only the elements that need it."""
     part = part.strip()
     if part and _read(part):
         return part
     if brackets := re.fullmatch(r"(\[|(?:choice|range|interval|shuffle|sort|glob)\()(.*)([\])])", part, re.DOTALL):
-        inner = brackets[1] + ",".join(map(_readable_part, parted(brackets[2]))) + brackets[3]
+        inner = brackets[1] + ",".join(map(_readable_part, split_at_commas(brackets[2]))) + brackets[3]
         if _read(inner):
             return inner
     return in_quotes(part)
@@ -78,14 +79,14 @@ def _quote_numbers(value: str) -> str:
     if (read := _read(value)) and _is_number(read.value()):
         return in_quotes(value.strip())
     if value.startswith("[") and value.endswith("]"):
-        return "[" + ",".join(map(_quote_numbers, parted(value[1:-1]))) + "]"
-    parts = parted(value)
+        return "[" + ",".join(map(_quote_numbers, split_at_commas(value[1:-1]))) + "]"
+    parts = split_at_commas(value)
     return ",".join(map(_quote_numbers, parts)) if len(parts) > 1 else value
 
 
 def _differs(value: str) -> bool:
-    """Return True if Hydra writes a number in a value otherwise than it was typed, e.g. 1e2 as 100.0."""
-    parts = [part.strip(" []") for part in parted(value.strip("[]"))]
+    """Return True if Hydra writes a number of a value in another way than it was typed, e.g. 1e2 as 100.0."""
+    parts = [part.strip(" []") for part in split_at_commas(value.strip("[]"))]
     return any((read := _read(part)) and _is_number(read.value()) and str(read.value()) != part for part in parts)
 
 
@@ -100,7 +101,7 @@ def _has_number(value: Any) -> bool:
 
 
 def _read(value: str) -> Override | None:
-    """The value as Hydra reads it; None if it cannot."""
+    """Parse a value as Hydra does; None if it cannot."""
     try:
         return PARSER.parse_override(f"key={value}")
     except HydraException:
@@ -111,32 +112,32 @@ PARSER = OverridesParser.create()
 
 
 def in_quotes(text: str) -> str:
-    """Return a text in quotes, from which Hydra reads it as it is."""
+    """Return a text in quotes such that Hydra reads it unchanged."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 
 
 def as_text(text: str) -> str:
-    """Return a text in quotes, or without them where Hydra reads the same."""
+    """Return a text, in quotes only if Hydra would otherwise misread it."""
     read = _read(text)
     return text if read and not read.is_sweep_override() and read.value() == text else in_quotes(text)
 
 
 def bare(value: str) -> str:
-    """The text of a typed value, without the quotes in which it may stand."""
+    """Return a typed value without its quotes, if it has any."""
     read = _read(value)
-    found = read._value if read else None  # whose quotes `value()` takes off, but also those of numbers
-    return found.text if isinstance(found, QuotedString) else value
+    parsed = read._value if read else None  # `value()` would not tell quoted numbers from bare ones
+    return parsed.text if isinstance(parsed, QuotedString) else value
 
 
-def parted(value: str) -> list[str]:
-    """The parts between the commas of a value that stand in no quotes and no brackets."""
+def split_at_commas(value: str) -> list[str]:
+    """Split a value at its commas outside of quotes and brackets."""
     parts, depth, quote, start = [], 0, "", 0
     for place, sign in enumerate(value):
         escaped = place > 0 and value[place - 1] == "\\"
         if quote:
             quote = "" if sign == quote and not escaped else quote
-        elif sign in "'\"" and not value[start:place].strip():  # one within a word is an apostrophe
+        elif sign in "'\"" and not value[start:place].strip():  # within a word it is an apostrophe
             quote = sign
         elif sign in "([{":
             depth += 1
@@ -149,7 +150,7 @@ def parted(value: str) -> list[str]:
 
 
 def is_text(key: str) -> bool:
-    """Return True if `settings` declares a key as a string."""
+    """Return True if `schema` declares a key as a string."""
     return key in TEXTS
 
 
@@ -157,7 +158,7 @@ def is_text(key: str) -> bool:
 def _is_text_of_a_group(key: str) -> bool:
     """Return True if an option of a group declares a key as a string, or as a list of strings.
 
-    This imports what the options name, and so torch, for which only a sweep over such values has to wait.
+    It imports the targets of the options, and therefore torch; only sweeps over such values call it.
     """
     from visual_transformers.config.instantiate import allowed_object, type_hints
 
@@ -179,23 +180,24 @@ def _is_text_of_a_group(key: str) -> bool:
 
 
 def _texts() -> Iterator[str]:
-    for prefix, section in [("", Config), *((f"{name}.", kind) for name, kind in [*SECTIONS.items(), *NESTED.items()])]:
-        for key, hint in typing.get_type_hints(section).items():
-            if hint in (str, str | None):
-                yield prefix + key
+    for config in set(CONFIGS.values()):
+        for prefix, section in [("", config), *((f"{path}.", kind) for path, kind in sections(config).items())]:
+            for key, hint in typing.get_type_hints(section).items():
+                if without_limits(hint)[0] in (str, str | None):
+                    yield prefix + key
 
 
 TEXTS = frozenset(_texts())
 
 
 def as_typed(value: Any, typed: str) -> Any:
-    """A text where Hydra made a number, a list or the like of it; what was quoted is one already."""
+    """Return the typed text if Hydra made a number or a list of it; a quoted value is text already."""
     return value if value is None or isinstance(value, str) else typed
 
 
 def elements_as_typed(values: Sequence[Any], typed: str | None) -> list[str]:
-    """The elements of a list of texts, those that Hydra made numbers of as they were typed."""
-    parts = parted(typed.strip()[1:-1]) if typed else []
-    if len(parts) != len(values):  # what was typed is not this list
+    """Return the elements of a list of strings; those that Hydra turned into numbers are as they were typed."""
+    parts = split_at_commas(typed.strip()[1:-1]) if typed else []
+    if len(parts) != len(values):  # the list was not typed on the command line
         return [str(value) for value in values]
     return [value if isinstance(value, str) else part.strip() for value, part in zip(values, parts, strict=True)]

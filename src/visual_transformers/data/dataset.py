@@ -1,4 +1,4 @@
-"""Sets of samples whose images are files: with a class each, or with a mask each."""
+"""Sample sets whose images are files, with one class or one mask per image."""
 
 from __future__ import annotations
 
@@ -14,39 +14,38 @@ from torchvision import tv_tensors
 
 from visual_transformers.data.io.file_index import FileIndex
 from visual_transformers.data.io.images import EncodedImage
-from visual_transformers.data.io.reading import QUARTER_TURNS, USUAL, Note, Reading
-from visual_transformers.data.normalization import IGNORE
+from visual_transformers.data.io.reading import DEFAULT_READING, QUARTER_TURNS, Note, Reading
+from visual_transformers.data.normalization import IGNORE_INDEX
 from visual_transformers.errors import BadFileError
 
-ImageView = Callable[[EncodedImage], Tensor]
-"""What the model gets to see of an image: uint8 (3, H, W)."""
-MaskedView = Callable[[EncodedImage, tv_tensors.Mask], tuple[Tensor, Tensor]]
-"""The same of an image and its mask (H, W): uint8 (3, H', W') and uint8 (H', W')."""
+ImageTransform = Callable[[EncodedImage], Tensor]
+"""Transform of an image file to uint8 (3, H, W)."""
+MaskedTransform = Callable[[EncodedImage, tv_tensors.Mask], tuple[Tensor, Tensor]]
+"""Transform of an image file and its mask (H, W) to uint8 (3, H', W') and (H', W')."""
 
 
-def target_counts(target: int | NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def count_targets(target: int | NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """Count the classes in a target, (classes + 1,); the last entry counts ignored pixels."""
     counts = np.zeros(classes + 1, np.int64)
     if isinstance(target, int):
         counts[target] = 1
     else:
-        found = np.bincount(target.ravel(), minlength=256)
-        counts[:classes], counts[classes] = found[:classes], found[IGNORE]
+        values = np.bincount(target.ravel(), minlength=256)
+        counts[:classes], counts[classes] = values[:classes], values[IGNORE_INDEX]
     return counts
 
 
 class FileSamples(ABC):
-    """Samples whose images are the files of an index."""
+    """Base of the sample sets whose images are the files of an index.
+
+    All methods that read a file raise BadFileError if it cannot be used.
+    """
 
     images: FileIndex
     reading: Reading
 
     def encoded(self, index: int) -> EncodedImage:
-        """The file of an image.
-
-        Raises:
-            BadFileError: if it cannot be read.
-        """
+        """Open the file of an image; raise BadFileError if it cannot be read."""
         return EncodedImage(self.images[index], self.reading)
 
     def __len__(self) -> int:
@@ -54,33 +53,21 @@ class FileSamples(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        """The uint8 image and the target, as a loader gets them."""
+        """Return the transformed uint8 image and its target."""
 
     @abstractmethod
     def target(self, index: int) -> int | NDArray[np.uint8]:
-        """The class of an image, or the classes of its pixels (H, W), as stored: before any transform.
-
-        Raises:
-            BadFileError: if a mask cannot be used.
-        """
+        """Return the class index of an image, or those of its pixels (H, W), before any transform."""
 
     def check_size(self, index: int, target: int | NDArray[np.uint8], image: EncodedImage) -> None:  # noqa: B027
-        """See that a target fits its image, as a class always does.
-
-        Raises:
-            BadFileError: if it does not.
-        """
+        """Raise BadFileError if a target does not fit its image; a class always does."""
 
     def origins(self, index: int) -> list[str]:
-        """The files that a sample is made of, for messages and lists."""
+        """Return the files of a sample, for messages and lists."""
         return [str(self.images[index])]
 
     def read(self, index: int) -> tuple[Note, int | NDArray[np.uint8]]:
-        """Read all of a sample, to see whether it can be; returns what is peculiar about its image, and its target.
-
-        Raises:
-            BadFileError: if it cannot.
-        """
+        """Read a sample completely; return the notes of its image, and its target."""
         image, target = self.encoded(index), self.target(index)
         self.check_size(index, target, image)
         image.whole()
@@ -88,82 +75,70 @@ class FileSamples(ABC):
 
 
 class ClassifiedImages(FileSamples):
-    """Images with a class each.
+    """Images with one class index each."""
 
-    Args:
-        images: their files.
-        labels: class indices, one an image.
-        view: what becomes of an image.
-        reading: what its file does not tell.
-    """
-
-    def __init__(self, images: FileIndex, labels: NDArray[np.integer[Any]], view: ImageView, reading: Reading = USUAL):
-        self.images, self.view, self.reading = images, view, reading
+    def __init__(
+        self,
+        images: FileIndex,
+        labels: NDArray[np.integer[Any]],
+        transform: ImageTransform,
+        reading: Reading = DEFAULT_READING,
+    ):
+        self.images, self.transform, self.reading = images, transform, reading
         self.labels = torch.from_numpy(np.asarray(labels, np.int32))
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.view(self.encoded(index)), self.target(index)
+        return self.transform(self.encoded(index)), self.target(index)
 
     def target(self, index: int) -> int:
-        """The class index."""
+        """Return the class index."""
         return int(self.labels[index])
 
 
 class Masks(Protocol):
-    """Where the masks of images come from, in the order of the images."""
+    """Masks of images, in the order of the images."""
 
     def labels(self, index: int) -> NDArray[np.uint8]:
-        """Class indices (H, W), `transforms.IGNORE` where a pixel counts nowhere.
-
-        Raises:
-            BadFileError: if the mask cannot be used.
-        """
+        """Return class indices (H, W), `normalization.IGNORE_INDEX` for ignored pixels."""
 
     def origin(self, index: int) -> str:
-        """The file that a mask comes from."""
+        """Return the file of a mask."""
 
-    def subset(self, places: NDArray[np.int64]) -> Masks:
-        """The masks at some places, in that order."""
+    def subset(self, indices: NDArray[np.int64]) -> Masks:
+        """Return the masks at some indices, in that order."""
 
 
 class MaskedImages(FileSamples):
-    """Images with a mask each.
+    """Images with one mask each."""
 
-    Args:
-        images: their files.
-        masks: their masks.
-        view: what becomes of an image and its mask.
-        reading: what an image's file does not tell.
-    """
-
-    def __init__(self, images: FileIndex, masks: Masks, view: MaskedView, reading: Reading = USUAL):
-        self.images, self.masks, self.view, self.reading = images, masks, view, reading
+    def __init__(self, images: FileIndex, masks: Masks, transform: MaskedTransform, reading: Reading = DEFAULT_READING):
+        self.images, self.masks, self.transform, self.reading = images, masks, transform, reading
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, labels = self.encoded(index), self.target(index)
         self.check_size(index, labels, image)
-        return self.view(image, tv_tensors.Mask(torch.from_numpy(labels)))
+        return self.transform(image, tv_tensors.Mask(torch.from_numpy(labels)))
 
     def target(self, index: int) -> NDArray[np.uint8]:
-        """Class indices (H, W)."""
+        """Return class indices (H, W)."""
         return self.masks.labels(index)
 
     def check_size(self, index: int, target: int | NDArray[np.uint8], image: EncodedImage) -> None:
-        """Compare a mask (H, W) with the size of its image."""
-        height, width = np.shape(target)
-        if (height, width) == (image.height, image.width):
+        """Check that a mask (H, W) has the size of its image."""
+        (height, width), size = np.shape(target), (image.height, image.width)
+        if (height, width) == size:
             return
         problem = (
             f"the mask has {width} x {height} pixels and its image {image.path} {image.width} x {image.height}; they "
             "must be equal"
         )
-        if (width, height) == (image.height, image.width) and image.orientation in QUARTER_TURNS:
+        if (width, height) == size and image.orientation in QUARTER_TURNS:
             problem += (
-                f". The image is turned, for its EXIF orientation is {image.orientation}, and the mask is not: turn it "
-                "too, or take images as they are stored with data.reading.upright=false"
+                f". The image is turned by its EXIF orientation {image.orientation}, and the mask is not: turn the "
+                "mask too, or use images as stored with data.reading.upright=false"
             )
         raise BadFileError(self.masks.origin(index), problem)
 
     def origins(self, index: int) -> list[str]:
-        """The image and its mask."""
+        """Return the files of the image and its mask."""
         return [str(self.images[index]), self.masks.origin(index)]

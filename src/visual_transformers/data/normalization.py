@@ -1,4 +1,4 @@
-"""Evaluation's view of images, and the way from uint8 to what a model takes."""
+"""Evaluation transforms of images, and the conversion from uint8 to model input."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from torchvision.transforms.v2 import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IGNORE = 255
-"""Label of pixels that count nowhere, in every data set of the suite."""
+IGNORE_INDEX = 255
+"""Label of pixels that are ignored in loss and scores, in every data set."""
+MAX_ASPECT_RATIO = 8
+"""Ratio of long to short side above which `CropLongImage` crops."""
+INTERPOLATION_MARGIN = 4
+"""Pixels beyond the crop that interpolation may read, in the larger of the original and the resized image."""
 
 
 class Normalise(nn.Module):
-    """uint8 (B, 3, H, W) -> float32 with ImageNet's mean and deviation, which pretrained backbones expect.
+    """Convert uint8 (B, 3, H, W) to float32 with ImageNet's mean and deviation, as pretrained backbones expect.
 
-    Loaders hand on bytes, a quarter of the floats, and this runs on the device. Its numbers live there as buffers:
-    torchvision's function would copy them there for every batch, and wait.
+    Loaders send bytes, a quarter of the size of floats, and this module runs on the device. Its buffers live there too:
+    torchvision's function would copy them to the device for every batch, and wait.
     """
 
     scale: Tensor
@@ -34,27 +38,32 @@ class Normalise(nn.Module):
         self.register_buffer("shift", -mean / std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The images that the model sees."""
+        """Normalize a batch of images."""
         return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)
 
 
-def mirrored_classes(count: int, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """For each of `count` class indices the one that it is in a mirrored image, where those of a pair are swapped."""
-    swapped = torch.arange(count)
+def build_mirror_table(count: int, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Build a table (count,) from class index to its index in a mirrored image, which swaps each pair."""
+    table = torch.arange(count)
     for one, other in pairs:
-        swapped[one], swapped[other] = other, one
-    return swapped
+        table[one], table[other] = other, one
+    return table
 
 
-def centre_crop(resize: int, image_size: int) -> list[v2.Transform]:
-    """Evaluation of classification: the short side to `resize` pixels, then the central `image_size` square."""
-    return [v2.ToImage(), Shortened(resize, image_size), v2.Resize(resize, antialias=True), v2.CenterCrop(image_size)]
+def build_centre_crop(resize: int, image_size: int) -> list[v2.Transform]:
+    """Build the evaluation transforms of classification: short side to `resize` pixels, then the central square."""
+    return [
+        v2.ToImage(),
+        CropLongImage(resize, image_size),
+        v2.Resize(resize, antialias=True),
+        v2.CenterCrop(image_size),
+    ]
 
 
-class Shortened(v2.Transform):
-    """The middle of an extremely long image, as much as a central crop can see of it once it is resized.
+class CropLongImage(v2.Transform):
+    """Crop an extremely long image to the middle that a central crop can see after resizing.
 
-    An image of 1 x 20,000 pixels, say, would need gigabytes to be resized as a whole.
+    Resizing e.g. an image of 1 x 20,000 pixels as a whole would need gigabytes.
     """
 
     def __init__(self, resize: int, image_size: int):
@@ -62,25 +71,14 @@ class Shortened(v2.Transform):
         self.resize, self.image_size = resize, image_size
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crop images whose aspect ratio exceeds `EXTREME`; return others unchanged."""
+        """Crop images whose aspect ratio exceeds `MAX_ASPECT_RATIO`; return others unchanged."""
         height, width = inpt.shape[-2:]
         short, long = sorted((height, width))
-        if long <= EXTREME * short:
+        if long <= MAX_ASPECT_RATIO * short:
             return inpt
         scale = self.resize / short
-        needed = math.ceil(self.image_size / scale) + 2 * math.ceil(MARGIN * max(1, 1 / scale))
-        step = short // math.gcd(short, self.resize)  # pixels that become whole pixels, so that both have one grid
+        needed = math.ceil(self.image_size / scale) + 2 * math.ceil(INTERPOLATION_MARGIN * max(1, 1 / scale))
+        step = short // math.gcd(short, self.resize)  # a multiple of it resizes to whole pixels, so the grids agree
         cut = max(0, (long - max(short, needed)) // 2) // step * step
-        kept = long - 2 * cut
-        return F.crop(inpt, cut, 0, kept, width) if height == long else F.crop(inpt, 0, cut, height, kept)
-
-
-EXTREME = 8
-"""Long sides over short ones."""
-MARGIN = 4
-"""Pixels of the larger of both images beyond the crop that interpolation may look at."""
-
-
-def whole_image() -> v2.Compose:
-    """Segmentation beyond the data set: a whole image of Pillow's."""
-    return v2.Compose([v2.ToImage()])
+        length = long - 2 * cut
+        return F.crop(inpt, cut, 0, length, width) if height == long else F.crop(inpt, 0, cut, height, length)

@@ -1,6 +1,6 @@
-"""Batch norms that look at the images of all processes, and batch norms that no longer learn.
+"""Synchronized and frozen batch norms.
 
-A layer stays the object that it is, and only its class changes: its tensors, their names and its place in the model are
+A layer remains the same object and only its class changes: its tensors, their names and its place in the model stay
 those of the plain layer, so weight files fit as before.
 """
 
@@ -19,20 +19,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from visual_transformers.errors import ConfigError
 
 
-def synchronised(model: nn.Module) -> nn.Module:
-    """Let the model's batch norms take their statistics over the images of all processes; returns the model.
+def convert_sync_batch_norm(model: nn.Module) -> nn.Module:
+    """Let the model's batch norms compute their statistics over the images of all ranks; returns the model.
 
-    Call it when the model is on its device, for accelerators have a layer of torch's own, which refuses CPU tensors
-    (and which DistributedDataParallel refuses on a CPU). Layers that are frozen or synchronised stay as they are.
+    Call it when the model is on its device: on accelerators the layers become torch's SyncBatchNorm, which refuses CPU
+    tensors (and which DistributedDataParallel refuses on a CPU). Frozen and synchronized layers stay as they are.
 
     Raises:
-        ConfigError: if the model has batch norms of another kind than `nn.BatchNorm2d`, as timm's, which activate too.
+        ConfigError: if the model has batch norms other than `nn.BatchNorm2d`, e.g. timm's, which contain an activation.
     """
-    layers = [layer for layer in batch_norms(model).values() if not isinstance(layer, DONE)]
+    layers = [layer for layer in batch_norms(model).values() if not isinstance(layer, CONVERTED)]
     if others := sorted({type(layer).__name__ for layer in layers if type(layer) is not nn.BatchNorm2d}):
         raise ConfigError(
-            f"batch_norm.sync=true: this model has layers of the kind {', '.join(others)}, and only BatchNorm2d can be "
-            "synchronised; set batch_norm.sync=false, or choose another model"
+            f"batch_norm.sync=true: this model has {', '.join(others)}, but only BatchNorm2d can be synchronized. Set "
+            "batch_norm.sync=false, or choose another model."
         )
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     for layer in layers:
@@ -40,59 +40,60 @@ def synchronised(model: nn.Module) -> nn.Module:
     return model
 
 
-def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
-    """Keep statistics, weight and bias of the batch norms below modules of these names, also in training mode.
+def freeze_batch_norms(model: nn.Module, prefixes: Iterable[str]) -> None:
+    """Keep statistics, weight and bias of the batch norms below these modules, also in training mode.
 
-    `backbone` stands for `backbone.bn1` and `backbone.layer1.0.bn1`, not for `backbone2.bn1`. Call it before the model
-    is copied or given to an optimizer.
+    `backbone` selects `backbone.bn1` and `backbone.layer1.0.bn1`, but not `backbone2.bn1`. Call it before the model is
+    copied or given to an optimizer.
 
     Raises:
-        ConfigError: if there is no batch norm below one of the names.
+        ConfigError: if there is no batch norm below one of the modules.
     """
     layers = batch_norms(model)
     for prefix in prefixes:
-        chosen = [layer for name, layer in layers.items() if f"{name}.".startswith(f"{prefix}.")]
-        if not chosen:
+        selected = [layer for name, layer in layers.items() if f"{name}.".startswith(f"{prefix}.")]
+        if not selected:
+            known = f"there are some below {', '.join(_outer_modules(layers))}" if layers else "it has none at all"
             raise ConfigError(
-                f"batch_norm.frozen=[{prefix}]: the model has no batch norm below a module of this name; "
-                + (f"there are some below {', '.join(_outermost(layers))}" if layers else "it has none at all")
+                f"batch_norm.frozen=[{prefix}]: the model has no batch norm below a module of this name; {known}"
             )
-        for layer in chosen:
+        for layer in selected:
             if not isinstance(layer, Frozen):
-                layer.__class__ = _frozen_kind(type(layer))  # type: ignore[arg-type, assignment]
+                layer.__class__ = _frozen_class(type(layer))  # type: ignore[arg-type, assignment]
             layer.eval().requires_grad_(False)
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The batch norms of a model, of every kind, by their names."""
+    """Return the batch norms of a model, of every class, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
 
-def _outermost(names: Iterable[str]) -> list[str]:
-    """The names of the modules that hold these: one level, or two where the outer one is but one module."""
+def _outer_modules(names: Iterable[str]) -> list[str]:
+    """Return the first level of dotted names, and the second one too if the first has a single module."""
     outer = list(dict.fromkeys(name.split(".")[0] for name in names))
     inner = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
     return outer if len(outer) > 1 else list(dict.fromkeys([*outer, *inner]))
 
 
 class Frozen(nn.Module):
-    """A layer that is always in evaluation mode; the layer's own class stands behind it as a base."""
+    """Layer that is always in evaluation mode; combined with the layer's own class as the second base."""
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode: `model.train()` comes by at every step."""
+        """Stay in evaluation mode, although `model.train()` is called at every step."""
         return super().train(False)
 
 
 @cache
-def _frozen_kind(kind: type[_BatchNorm]) -> type[_BatchNorm]:
-    return type(f"Frozen{kind.__name__}", (Frozen, kind), {})
+def _frozen_class(layer_class: type[_BatchNorm]) -> type[_BatchNorm]:
+    return type(f"Frozen{layer_class.__name__}", (Frozen, layer_class), {})
 
 
 class AcceleratorSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's own layer, for batches without an image in half precision too.
+    """torch's SyncBatchNorm, which also accepts a batch without images in half precision.
 
-    Where a process has no image torch's takes part with zeros, but of the images' type, and gathers them with the other
-    processes' statistics, which are float32. (Besides, it waits for the device once a layer, to see who had images.)
+    A rank without images takes part with zeros. torch's layer gives them the type of the images, although the
+    statistics that it gathers from the other ranks are float32. (It also waits for the device once a layer, to find
+    out which ranks have images.)
     """
 
     process_group = None
@@ -103,37 +104,37 @@ class AcceleratorSyncBatchNorm(nn.SyncBatchNorm):
 
 
 class CPUSyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose statistics in training are those of all processes' values, each value weighing the same.
+    """`nn.BatchNorm2d` whose training statistics are those of the values of all ranks, each value weighing the same.
 
-    Processes may have different numbers of images, or none. As all of them sum at the same point, each must call the
-    layer, and its backward pass, as often as the others. Without other processes, and in evaluation mode, it is the
-    plain layer.
+    Ranks may have different numbers of images, or none. Since all of them take part in each sum, every rank must call
+    the layer and its backward pass equally often. In a single process and in evaluation mode it is the plain layer.
 
     Raises:
-        ValueError: as the plain layer does, if all processes together have one value a channel.
+        ValueError: like the plain layer, if all ranks together have one value per channel.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), B from 0 -> the same shape."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
-        return self._together(x)
+        return self._synchronized(x)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler can trace neither our sum nor what depends on its value
-    def _together(self, x: Tensor) -> Tensor:
+    # torch.compile can trace neither the sum nor the branches that depend on its value.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _synchronized(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         exact = _exact(x)
-        own = torch.cat([exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() // x.shape[1]])])
-        total = SumOverProcesses.apply(own)
+        local = torch.cat([exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() // x.shape[1]])])
+        total = SumOverRanks.apply(local)
         count = int(total[-1].detach())
         if count == 0:
             return super().forward(x)
         if count == 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got {tuple(x.shape)}")
         mean = total[:-1] / count
-        # The squares are of what is left around the mean: without it, rounding would eat a small variance.
+        # The mean is subtracted before squaring, since rounding would otherwise lose a small variance.
         centred = exact - mean[:, None, None]
-        variance = SumOverProcesses.apply(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = SumOverRanks.apply(centred.square().sum(dim=(0, 2, 3))) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = (variance + self.eps).rsqrt()
         if not self.affine:
@@ -151,13 +152,13 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_variance.to(self.running_var.dtype), momentum)
 
 
-DONE = (Frozen, AcceleratorSyncBatchNorm, CPUSyncBatchNorm2d)
+CONVERTED = (Frozen, AcceleratorSyncBatchNorm, CPUSyncBatchNorm2d)
 
 
-class SumOverProcesses(torch.autograd.Function):
-    """A sum over all processes; as each of them uses it, its gradient is the sum of theirs.
+class SumOverRanks(torch.autograd.Function):
+    """Differentiable sum over ranks: every rank uses it, so its gradient is the sum of their gradients.
 
-    Ours, for the one of torch.distributed.nn is deprecated.
+    Implemented here because the one of torch.distributed.nn is deprecated.
     """
 
     @staticmethod
@@ -171,9 +172,9 @@ class SumOverProcesses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """The same shape -> the same shape."""
-        return SumOverProcesses.forward(ctx, gradient)
+        return SumOverRanks.forward(ctx, gradient)
 
 
 def _exact(x: Tensor) -> Tensor:
-    """The numbers in float32 or more."""
+    """Convert to float32, unless the precision is higher already."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,7 +1,6 @@
-"""Several processes that train one model: who is who, and what they tell each other.
+"""Ranks of the processes that train one model, and the collectives between them.
 
-Every function here works in a single process too, where there is nobody else. Those that say so are collective: all
-processes must call them, in the same order.
+Every function works in a single process too. Those marked "Collective" must be called by all ranks in the same order.
 """
 
 from __future__ import annotations
@@ -17,149 +16,152 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from visual_transformers.errors import LostError, RunError
+from visual_transformers.errors import PeerLostError, RunError
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def ranks() -> int:
-    """How many processes train together."""
+def world_size() -> int:
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the one process that writes files and speaks."""
+    """Return True on rank 0, the only one that writes files and prints."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """The number of this process among those on this machine, which is the number of its device."""
+    """Return the rank of this process on its machine, which is also the index of its device."""
     return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0
 
 
-def local_ranks() -> int:
-    """How many processes there are on this machine."""
+def local_world_size() -> int:
+    """Return the number of processes on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_initialized() else 1
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """A context in which the processes named by torchrun's variables know each other. Collective.
+def join_process_group() -> Iterator[None]:
+    """Join the process group that torchrun's variables describe, and leave it at the end. Collective.
 
-    Tensors on a CPU travel by gloo, those on NVIDIA GPUs by NCCL.
+    CPU tensors are sent by gloo, tensors on NVIDIA GPUs by NCCL.
 
     Raises:
-        RunError: if they do not find each other.
-        LostError: when another process failed, for this one then cannot go on.
+        RunError: if the processes cannot connect.
+        PeerLostError: if the connection to another process is lost.
     """
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    told = Timer(WAITING, lambda: print(f"waiting for all {os.environ['WORLD_SIZE']} processes at {place}", flush=True))
-    told.daemon = True
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    notice = f"waiting for all {os.environ['WORLD_SIZE']} processes at {address}"
+    timer = Timer(SECONDS_BEFORE_NOTICE, lambda: print(notice, flush=True))
+    timer.daemon = True
     if os.environ["RANK"] == "0":
-        told.start()
+        timer.start()
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     except (RuntimeError, ValueError) as error:  # torch has an error for each way to fail, and most are RuntimeErrors
-        in_use = (
-            "another program has that port; choose another"
-            if "EADDRINUSE" in str(error)
-            else str(error).splitlines()[0]
-        )
+        port_in_use = "EADDRINUSE" in str(error)
+        reason = "another program has that port; choose another" if port_in_use else str(error).splitlines()[0]
         raise RunError(
-            f"the processes of this run cannot meet at {place} (MASTER_ADDR, MASTER_PORT): {in_use}"
+            f"the processes of this run cannot meet at {address} (MASTER_ADDR, MASTER_PORT): {reason}"
         ) from error
     finally:
-        told.cancel()
+        timer.cancel()
     try:
         yield
     except RuntimeError as error:
-        if any(sign in str(error) for sign in LOST):
-            raise LostError(f"process {rank()} lost another process of this run, which says itself why") from error
+        if any(part in str(error) for part in CONNECTION_LOST):
+            raise PeerLostError(
+                f"rank {rank()} lost another process of this run, which reports the cause itself"
+            ) from error
         raise
-    dist.destroy_process_group()  # after an error it could wait for processes that are gone
+    dist.destroy_process_group()  # not after an error, when it could wait for processes that have ended
 
 
-WAITING = 10.0
-"""Seconds after which it is said that not all processes are there."""
-LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process", "ncclRemoteError", "Application timeout")
-"""How gloo and NCCL say that another process is gone."""
+SECONDS_BEFORE_NOTICE = 10.0
+"""Wait before the notice that some processes are still missing."""
+CONNECTION_LOST = (
+    "closed by peer", "reset by peer", "Broken pipe", "remote process", "ncclRemoteError", "Application timeout",
+)  # fmt: skip
+"""Parts of the messages of gloo and NCCL when another process has ended."""
 
 
-def summed(values: Tensor) -> Tensor:
-    """The sum of every process's tensor, in place; nothing is read back from the device. Collective."""
-    if ranks() > 1:
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Sum a tensor over all ranks, in place, without reading it back from the device. Collective."""
+    if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
-def gathered(value: Any) -> list[Any]:
-    """Every process's value, in the order of their ranks. Collective."""
-    if ranks() == 1:
+def all_gather(value: Any) -> list[Any]:
+    """Return the value of every rank, by rank. Collective."""
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * ranks()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def wait_for_all() -> None:
-    """Go on when every process has come here. Collective."""
-    if ranks() > 1:
+def gather_unique(texts: Iterable[str]) -> list[str]:
+    """Return the strings of all ranks without duplicates. Collective."""
+    return list(dict.fromkeys(text for of_rank in all_gather(list(texts)) for text in of_rank))
+
+
+def barrier() -> None:
+    """Wait until all ranks have reached this point. Collective."""
+    if world_size() > 1:
         dist.barrier()
 
 
-def united(lists: Iterable[str]) -> list[str]:
-    """Strings of all processes, each once. Collective."""
-    return list(dict.fromkeys(text for of_one in gathered(list(lists)) for text in of_one))
-
-
 @contextmanager
-def first_on_its_machine() -> Iterator[None]:
-    """A context that one process of each machine enters before the others, as to download something. Collective."""
+def local_main_process_first() -> Iterator[None]:
+    """Let one process of each machine go first, e.g. to download a file that the others then find. Collective."""
     if local_rank() != 0:
-        wait_for_all()
+        barrier()
     yield
     if local_rank() == 0:
-        wait_for_all()
+        barrier()
 
 
-def with_summed_gradients(model: nn.Module) -> nn.Module:
-    """The model, whose backward pass averages the gradients of all processes if there are several. Collective."""
-    if ranks() == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
+def wrap_ddp(model: nn.Module) -> nn.Module:
+    """Wrap the model in DistributedDataParallel if there are several ranks: it averages gradients. Collective."""
+    if world_size() == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
         return model
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 @torch.no_grad()
-def share_buffers(model: nn.Module) -> None:
-    """Give the model of every process the buffers of the main one's, as batch norms' statistics. Collective."""
-    if ranks() > 1:
+def broadcast_buffers(model: nn.Module) -> None:
+    """Copy the buffers of rank 0, e.g. batch-norm statistics, to the model of every rank. Collective."""
+    if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
-class Agreement:
-    """Wishes that processes must follow together: each call hands in one's own, and gives the greatest of all.
+class DelayedMax:
+    """All-reduce of the maximum of one integer, which returns the result of the call before.
 
-    With several processes it is the greatest of the call before, so that nobody waits for the slowest in the middle of
-    a step. As every process waits here for what was said one call ago, one that died is noticed at once.
+    Because of the delay no rank waits for the slowest one in the middle of a step. Every rank waits only for values
+    that were sent one call earlier, so a rank that died is still noticed at once. A single process gets its own value
+    without delay.
     """
 
     def __init__(self) -> None:
-        self._group: Any = dist.new_group(backend="gloo") if ranks() > 1 else None
-        self._wish = torch.zeros(1, dtype=torch.int32)
-        self._sent: dist.Work | None = None
+        self._group: Any = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._value = torch.zeros(1, dtype=torch.int32)
+        self._pending: dist.Work | None = None
 
-    def __call__(self, wish: int) -> int:
-        """Collective."""
+    def __call__(self, value: int) -> int:
+        """Send a value and return the maximum of the previous call, 0 in the first one. Collective."""
         if self._group is None:
-            return wish
-        agreed = 0
-        if self._sent:
-            self._sent.wait()
-            agreed = int(self._wish)
-        self._wish = torch.tensor([wish], dtype=torch.int32)
-        self._sent = dist.all_reduce(self._wish, dist.ReduceOp.MAX, self._group, async_op=True)
-        return agreed
+            return value
+        maximum = 0
+        if self._pending:
+            self._pending.wait()
+            maximum = int(self._value)
+        self._value = torch.tensor([value], dtype=torch.int32)
+        self._pending = dist.all_reduce(self._value, dist.ReduceOp.MAX, self._group, async_op=True)
+        return maximum

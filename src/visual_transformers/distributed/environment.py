@@ -1,6 +1,6 @@
-"""Which of a run's processes this is, by the variables of whoever started it: torchrun, submitit, our own launcher.
+"""Environment variables by which torchrun, submitit or our own launcher tell a process its rank.
 
-It needs no torch, for which commands that compute nothing need not wait.
+This module does not import torch, so that commands that compute nothing start fast.
 """
 
 from __future__ import annotations
@@ -9,52 +9,52 @@ import os
 
 from visual_transformers.errors import RunError
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells every process that it starts, in environment variables; our own launcher does the same."""
-
-
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
-"""Those that are numbers."""
+"""Variables that hold a number."""
+VARIABLES = (*NUMBERS, "MASTER_ADDR")
+"""Variables that torchrun sets in every process that it starts; our own launcher sets them too."""
 
 
-def is_first() -> bool:
-    """Whether this is the main process of its run, also before and after the processes know each other."""
-    return not started_as_one_of_many() or int(os.environ["RANK"]) == 0
+def is_main_process() -> bool:
+    """Return True on rank 0, also before the process group exists and after it was destroyed."""
+    return not is_multi_process() or int(os.environ["RANK"]) == 0
 
 
-def started_as_one_of_many() -> bool:
-    """Whether torchrun or a task of submitit (a SLURM job) started this process beside others."""
-    given = [name for name in VARIABLES if name in os.environ]
-    if "RANK" in given and len(given) < len(VARIABLES):
-        raise RunError(
-            f"the environment has RANK, but not {', '.join(sorted(set(VARIABLES) - set(given)))}; start the program "
-            "with torchrun, which sets them all, or unset RANK"
-        )
-    if len(given) < len(VARIABLES):
+def is_multi_process() -> bool:
+    """Return True if torchrun, SLURM (through submitit) or our launcher started this process as one of several.
+
+    Raises:
+        RunError: if some of the variables are missing or have impossible values.
+    """
+    missing = sorted(name for name in VARIABLES if name not in os.environ)
+    if missing:
+        if "RANK" in os.environ:
+            raise RunError(
+                f"the environment has RANK, but not {', '.join(missing)}. Start the program with torchrun, which sets "
+                "them all, or unset RANK."
+            )
         return False
     for name in NUMBERS:
         if not os.environ[name].isdecimal():
             raise RunError(
-                f"{name}={os.environ[name]} (in the environment): must be a number; torchrun sets it, or unset RANK"
+                f"{name}={os.environ[name]} (in the environment): must be a number. Start the program with torchrun, "
+                "which sets it, or unset RANK."
             )
-    if not int(os.environ["RANK"]) < int(os.environ["WORLD_SIZE"]):
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rank >= world_size:
         raise RunError(
-            f"RANK={os.environ['RANK']} (in the environment): must be below WORLD_SIZE={os.environ['WORLD_SIZE']}"
+            f"RANK={rank} (in the environment): must be below WORLD_SIZE={world_size}. Start the program with "
+            "torchrun, which sets both, or unset RANK."
         )
-    return int(os.environ["WORLD_SIZE"]) > 1
+    return world_size > 1
 
 
-def shares_its_task() -> bool:
-    """Whether torchrun or our own launcher started this process, beside others in one task of a SLURM job."""
-    return "TORCHELASTIC_USE_AGENT_STORE" in os.environ
+def export_torchrun_env() -> None:
+    """Translate the variables of a submitit task, if this process is one, into torchrun's.
 
-
-def name_tasks_as_torchrun_does() -> None:
-    """Put what submitit knows of this task, if it is one, into torchrun's variables: there is one way on from there.
-
-    Whatever the variables held before came from the shell in which the job was sent.
+    Earlier values are overwritten: they come from the shell in which the job was submitted.
     """
     if "SUBMITIT_EXECUTOR" in os.environ:
-        from submitit import helpers  # a part of a second to import, needed on clusters alone
+        from submitit import helpers  # slow to import, and needed on clusters only
 
         helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)

@@ -1,1 +1,1 @@
-"""Use of a trained model: prediction, windows, attention of tokens."""
+"""Use of trained models: prediction, sliding windows, token attention."""

@@ -1,4 +1,4 @@
-"""Where the visual tokens of a model look on an image: read by hooks, as numbers, and as a sheet of heat maps."""
+"""Attention of a model's visual tokens on an image: recorded by hooks, as numbers, and as a sheet of heat maps."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from visual_transformers.inference.sliding_window import resized
+from visual_transformers.inference.sliding_window import resize
 from visual_transformers.models.vt.modules import VTModule, VTPyramid
 from visual_transformers.plotting import image_plots
 
 Arguments = dict[nn.Module, tuple[Any, ...]]
-"""What each module was last called with."""
+"""Arguments of the last call of each module."""
 
 
 @dataclass(frozen=True)
 class TokenStage:
-    """A transformer and the tokenizers whose tokens it mixes, each with a name: one in a VT-ResNet, the levels' in a
-    VT-FPN, in the order of their tokens.
+    """Transformer and the named tokenizers whose tokens it mixes, in the order of their tokens.
+
+    A VT-ResNet module has one tokenizer, the pyramid of a VT-FPN one per level.
     """
 
     names: tuple[str, ...]
@@ -34,11 +35,11 @@ class TokenStage:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Where the tokens of one VT module or pyramid level look on one image.
+class TokenAttention:
+    """Attention of the tokens of one VT module or pyramid level on one image.
 
-    `attention` is (L, H, W) and sums to 1 over the pixels. `interaction` (L, H', W') does too: how much each token
-    takes, through all tokens, from each pixel; None where the tokens are not mixed by a transformer.
+    `attention` (L, H, W) sums to 1 over the pixels. So does `interaction` (L, H', W'): the share that each token takes,
+    through all tokens, from each pixel; None if no transformer mixes the tokens.
     """
 
     name: str
@@ -46,8 +47,8 @@ class Looks:
     interaction: Tensor | None
 
 
-def token_stages(model: nn.Module) -> list[TokenStage]:
-    """The token stages of a model, in the order of its layers; none of a model without visual tokens."""
+def find_token_stages(model: nn.Module) -> list[TokenStage]:
+    """List the token stages of a model in the order of its layers; empty for a model without visual tokens."""
     stages: list[TokenStage] = []
     for module in model.modules():
         if isinstance(module, VTModule):
@@ -59,97 +60,89 @@ def token_stages(model: nn.Module) -> list[TokenStage]:
 
 
 @torch.inference_mode()
-def looks(forward: Callable[[Tensor], Tensor], stages: list[TokenStage], image: Tensor) -> tuple[Tensor, list[Looks]]:
-    """What `forward` says of an image (1, 3, H, W), without the batch, and where the tokens of every stage look on it.
+def compute_token_attention(
+    forward: Callable[[Tensor], Tensor], stages: list[TokenStage], image: Tensor
+) -> tuple[Tensor, list[TokenAttention]]:
+    """Return the logits of an image (1, 3, H, W), without the batch dimension, and the attention of every stage.
 
     Args:
-        forward: calls the model that the stages are of.
-        stages: of `token_stages`.
-        image: as the model takes it.
+        forward: calls the model that the stages belong to.
+        stages: from `find_token_stages`.
+        image: input of the model.
     """
     modules = [module for stage in stages for module in (*stage.tokenizers, stage.transformer)]
-    with kept_arguments(modules) as arguments:
+    with record_arguments(modules) as arguments:
         logits = forward(image)[0]
-    return logits, [part for stage in stages for part in looks_of_stage(stage, arguments)]
+    return logits, [attention for stage in stages for attention in compute_stage_attention(stage, arguments)]
 
 
 @contextmanager
-def kept_arguments(modules: list[nn.Module]) -> Iterator[Arguments]:
-    """Keep what the modules are called with inside the context, without changing what they do."""
-    kept: Arguments = {}
+def record_arguments(modules: list[nn.Module]) -> Iterator[Arguments]:
+    """Record the arguments of the modules' calls inside the context."""
+    recorded: Arguments = {}
 
-    def keep(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        kept[module] = arguments
+    def record(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        recorded[module] = arguments
 
-    handles = [module.register_forward_pre_hook(keep) for module in modules]
+    handles = [module.register_forward_pre_hook(record) for module in modules]
     try:
-        yield kept
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
 
 
-def looks_of_stage(stage: TokenStage, arguments: Arguments) -> list[Looks]:
-    """Where the tokens of each tokenizer of a stage look, on the first image of the batch."""
-    maps = [attention_maps(tokenizer, arguments[tokenizer]) for tokenizer in stage.tokenizers]
+def compute_stage_attention(stage: TokenStage, arguments: Arguments) -> list[TokenAttention]:
+    """Compute the attention of each tokenizer of a stage on the first image of the batch."""
+    maps = []
+    for tokenizer in stage.tokenizers:
+        _, (height, width), *_ = arguments[tokenizer]
+        attention = _compute_attention(tokenizer, arguments[tokenizer])[0]  # (HW, L)
+        maps.append(attention.T.unflatten(1, (int(height), int(width))))
     interactions: list[Tensor | None] = [None] * len(maps)
     if hasattr(stage.transformer, "attention"):  # a graph convolution or an identity has none
-        mixing = attention_of(stage.transformer, arguments[stage.transformer])[0].mean(dim=0)
-        interactions = [*interaction_maps(maps, mixing)]
-    return [Looks(*part) for part in zip(stage.names, maps, interactions, strict=True)]
+        mixing = _compute_attention(stage.transformer, arguments[stage.transformer])[0].mean(dim=0)
+        interactions = [*_compute_interaction(maps, mixing)]
+    return [TokenAttention(*fields) for fields in zip(stage.names, maps, interactions, strict=True)]
 
 
-def attention_maps(tokenizer: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
-    """Spatial attention (L, H, W) of a tokenizer called with (pixels, size, tokens), on the first image."""
-    height, width = arguments[1]
-    return attention_of(tokenizer, arguments)[0].T.unflatten(1, (int(height), int(width)))
-
-
-def attention_of(module: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
-    """The attention of a module called with these arguments, computed in float32 whatever the forward pass was in."""
+def _compute_attention(module: nn.Module, arguments: tuple[Any, ...]) -> Tensor:
+    """Return the attention of a module, computed in float32 whatever the precision of the forward pass."""
     exact = (a.float() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments)
     attention: Callable[..., Tensor] = getattr(module, "attention")  # noqa: B009 (a type checker sees a submodule)
     return attention(*exact).double().cpu()
 
 
-def interaction_maps(maps: list[Tensor], mixing: Tensor) -> list[Tensor]:
-    """The pixels that tokens interact with: for token l the sum over all tokens l' of W[l, l'] A_l'.
+def _compute_interaction(maps: list[Tensor], mixing: Tensor) -> list[Tensor]:
+    """Sum W[l, l'] A_l' over all tokens l' for each token l, at the largest level's size.
 
-    Args:
-        maps: the attention A of each level's tokens, (L_i, H_i, W_i).
-        mixing: the transformer's attention W over the tokens of all levels in this order, (sum L_i, sum L_i).
-
-    Returns:
-        For each level (L_i, H, W), at the largest level's size. A map of another size is resized as a density: it
-        keeps its sum of 1.
+    `maps` holds the attention A (L_i, H_i, W_i) of each level, `mixing` the transformer's attention W over the tokens
+    of all levels (sum L_i, sum L_i).
     """
     height, width = (max(side) for side in zip(*(m.shape[1:] for m in maps), strict=True))
-    common = torch.cat([as_density(m, height, width) for m in maps])
-    mixed = torch.einsum("lm,mhw->lhw", mixing, common)
+    resized = torch.cat([resize_density(m, height, width) for m in maps])
+    mixed = torch.einsum("lm,mhw->lhw", mixing, resized)
     return list(mixed.split([len(m) for m in maps]))
 
 
-def as_density(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps (L, h, w) resized to (L, H, W), each with its sum kept."""
-    found = resized(maps[None], (height, width))[0]
-    return found * (maps.sum(dim=(1, 2), keepdim=True) / found.sum(dim=(1, 2), keepdim=True))
+def resize_density(maps: Tensor, height: int, width: int) -> Tensor:
+    """Resize maps (L, h, w) to (L, H, W) and keep the sum of each."""
+    resized = resize(maps[None], (height, width))[0]
+    return resized * (maps.sum(dim=(1, 2), keepdim=True) / resized.sum(dim=(1, 2), keepdim=True))
 
 
 def entropy(maps: Tensor) -> Tensor:
-    """Entropy in nats of each map (..., H, W) that sums to 1; ln(HW) if it is uniform, 0 if it is one pixel."""
+    """Entropy in nats of each map (..., H, W) that sums to 1: ln(HW) for a uniform map, 0 for a single pixel."""
     return torch.special.entr(maps).sum(dim=(-2, -1))
 
 
-def numbers(part: Looks) -> dict[str, Any]:
-    """A module or level in numbers: entropies in nats, peaks of tokens as [row, column] of the map.
-
-    `size` is the map's height and width; `uniform_entropy` is that of a token that looks everywhere alike.
-    """
-    height, width = part.attention.shape[1:]
-    entropies = entropy(part.attention)
-    peaks = part.attention.flatten(1).argmax(dim=1).tolist()
+def summarize(tokens: TokenAttention) -> dict[str, Any]:
+    """Return entropies in nats, and the peak of each token as [row, column] of the map of `size` (height, width)."""
+    height, width = tokens.attention.shape[1:]
+    entropies = entropy(tokens.attention)
+    peaks = tokens.attention.flatten(1).argmax(dim=1).tolist()
     return {
-        "name": part.name,
+        "name": tokens.name,
         "size": [height, width],
         "uniform_entropy": math.log(height * width),
         "mean_entropy": float(entropies.mean()),
@@ -160,19 +153,20 @@ def numbers(part: Looks) -> dict[str, Any]:
     }
 
 
-def sheet(path: Path, image: NDArray[np.uint8], title: str, found: list[Looks]) -> None:
-    """A picture of attention and interaction of every token on an image (H, W, 3) as the model sees it."""
+def draw_sheet(path: Path, image: NDArray[np.uint8], title: str, attentions: list[TokenAttention]) -> None:
+    """Draw attention and interaction of every token over the model's input image (H, W, 3)."""
     rows = []
-    for part, said in zip(found, map(numbers, found), strict=True):
-        captions = [f"{i}: {token['entropy']:.3f}" for i, token in enumerate(said["tokens"], start=1)]
-        heading = f"{part.name}, attention\nmean {said['mean_entropy']:.3f} of {said['uniform_entropy']:.3f}"
-        rows.append(image_plots.Heat(heading, [*part.attention.numpy()], captions))
-        if part.interaction is not None:
+    for attention in attentions:
+        summary = summarize(attention)
+        captions = [f"{i}: {token['entropy']:.3f}" for i, token in enumerate(summary["tokens"], start=1)]
+        heading = f"{attention.name}, attention\nmean {summary['mean_entropy']:.3f} of {summary['uniform_entropy']:.3f}"
+        rows.append(image_plots.HeatMapRow(heading, [*attention.attention.numpy()], captions))
+        if attention.interaction is not None:
             captions = [str(i) for i, _ in enumerate(captions, start=1)]
-            rows.append(image_plots.Heat("interaction", [*part.interaction.numpy()], captions))
-    tokens = max(len(part.attention) for part in found)
+            rows.append(image_plots.HeatMapRow("interaction", [*attention.interaction.numpy()], captions))
+    tokens = max(len(attention.attention) for attention in attentions)
     if tokens > image_plots.MAX_TOKENS:
         title += f"; the first {image_plots.MAX_TOKENS} of {tokens} tokens"
-    title += "\nBeside a token's number the entropy of its attention in nats; beside their mean that of a uniform one."
+    title += "\nEach token's number is followed by the entropy of its attention in nats; their mean by a uniform map's."
     title += "\nEach map has its own colours: red is its highest value, blue its lowest; a nearly uniform map is green."
-    image_plots.token_sheet(path, image, title, rows)
+    image_plots.plot_token_sheet(path, image, title, rows)

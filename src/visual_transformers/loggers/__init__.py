@@ -1,4 +1,4 @@
-"""Where a run's progress goes. All loggers get the same records."""
+"""Loggers of a run's progress. All of them receive the same records."""
 
 from visual_transformers.loggers.base import Logger, Loggers, RunInfo
 from visual_transformers.loggers.console import Console

@@ -1,11 +1,11 @@
-"""What a logger is told of a run, and many loggers as one."""
+"""Interface of a logger, the run's metadata for loggers, and several loggers as one."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 from visual_transformers.config.schema import Node
@@ -16,18 +16,15 @@ from visual_transformers.runs.run_dir import METRICS
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger may want to know of a run before its first record: where it goes on, and what is known by then.
+    """Facts of a run that are known before its first record.
 
     Args:
-        name: of the run.
-        directory: its folder.
-        metric: the score by which the best weights are picked.
-        step: from which it goes on; 0 at its start.
+        metric: score that selects the best weights.
+        step: at which the run resumes; 0 for a new run.
         evaluated_step: of the last epoch that was scored.
-        total_steps: at which it ends.
-        headline: one line for people.
-        config: the resolved configuration, as plain containers.
-        about: what `about.about` says of the run.
+        total_steps: at which the run ends.
+        headline: one line for the console.
+        metadata: of the run, as in its status.json under `about`.
     """
 
     name: str
@@ -38,80 +35,75 @@ class RunInfo:
     total_steps: int
     headline: str
     config: Node = field(default_factory=dict)
-    about: Node = field(default_factory=dict)
+    metadata: Node = field(default_factory=dict)
 
-    def earlier(self) -> list[Record]:
-        """The records of an earlier part of the run, but for what comes again: later steps, and epochs not scored."""
-        known = {"step": self.step, "epoch": self.evaluated_step}
-        return [record for record in read_records(self.directory / METRICS) if record["step"] <= known[record["kind"]]]
+    def read_earlier_records(self) -> list[Record]:
+        """Read the run's records up to the step at which it resumes; those of repeated steps and epochs are dropped."""
+        last = {"step": self.step, "epoch": self.evaluated_step}
+        return [record for record in read_records(self.directory / METRICS) if record["step"] <= last[record["kind"]]]
 
 
 class Logger:
-    """Receives the records of a run; whatever a logger has no use for does nothing."""
+    """Receives the records of a run. Every method does nothing unless a subclass overrides it."""
 
     library: ClassVar[str | None] = None
-    """What must be installed for it and is not always: the package's name, which is also the extra's."""
+    """Optional package that the logger needs; the extra that installs it has the same name."""
     attention: int = 0
-    """Pictures, at most, for which it wants to show where the visual tokens of a VT model look."""
+    """Most pictures for which the logger shows the token attention of a VT model."""
 
     def start(self, run: RunInfo) -> None:
-        """Before the first step."""
+        """Prepare for a run, before its first step."""
 
     def advance(self) -> None:
-        """After every step; must not read anything from the device."""
+        """Count a step; must not read anything from the device."""
 
     def record(self, record: Record) -> None:
-        """At every record."""
+        """Log a record."""
 
-    def results(self, results: Results) -> None:
-        """Once the best weights were scored; the run's folder has the results' files by then."""
+    def record_results(self, results: Results) -> None:
+        """Log the results of the best weights, whose files are in the run's folder by then."""
 
     def close(self, error: BaseException | None) -> None:
-        """When the run ends, or is stopped (`Interrupted`) or fails by an error."""
+        """End, with the error or `Interrupted` that ended the run if there was one."""
 
 
 class Loggers:
-    """Many loggers as one; a context that opens them for a run and closes them however it ends."""
+    """Several loggers as one context manager: starts them, and closes them however the run ends."""
 
     def __init__(self, loggers: list[Logger], run: RunInfo):
         self.loggers, self.run = loggers, run
 
     @property
     def attention(self) -> int:
-        """Pictures, at most, for which any of them wants to show where visual tokens look."""
+        """Most pictures for which one of the loggers shows token attention."""
         return max((logger.attention for logger in self.loggers), default=0)
 
     def __enter__(self) -> Loggers:
-        with ExitStack() as started:
+        with ExitStack() as stack:
             for logger in self.loggers:
                 logger.start(self.run)
-                started.push(_closing(logger))
-            self._started = started.pop_all()
+                stack.push(partial(_close, logger))
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._started.__exit__(kind, error, trace)
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
 
     def advance(self) -> None:
-        """After every step."""
+        """Count a step."""
         for logger in self.loggers:
             logger.advance()
 
     def record(self, record: Record) -> None:
-        """At every record."""
+        """Log a record."""
         for logger in self.loggers:
             logger.record(record)
 
-    def results(self, results: Results) -> None:
-        """When the best weights were scored."""
+    def record_results(self, results: Results) -> None:
+        """Log the results of the best weights."""
         for logger in self.loggers:
-            logger.results(results)
+            logger.record_results(results)
 
 
-def _closing(logger: Logger) -> Any:
-    def close(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        logger.close(error)
-
-    return close
+def _close(logger: Logger, kind: Any, error: BaseException | None, trace: Any) -> None:
+    logger.close(error)

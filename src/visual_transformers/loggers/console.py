@@ -1,9 +1,8 @@
-"""Progress on the console."""
+"""Logger on the console."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,29 +11,25 @@ from rich.progress import Progress
 
 from visual_transformers.loggers.base import Logger, RunInfo
 from visual_transformers.loggers.records import Record
-from visual_transformers.progress import bar
+from visual_transformers.progress import make_bar
 
 
 @dataclass
 class Console(Logger):
-    """A rich progress bar on a terminal, plain lines elsewhere: the loss and the metric that picks the best weights.
-
-    Args:
-        progress: `bar`, `lines`, or `auto`: a bar on a terminal and lines elsewhere.
-    """
+    """Show the loss and the metric that selects the best weights, as a progress bar or as lines."""
 
     progress: Literal["auto", "bar", "lines"] = "auto"
     seconds_between_lines = 10.0
 
     def start(self, run: RunInfo) -> None:
-        """Print what runs, and open the bar."""
-        self.shown = ("loss", run.metric)
+        """Print the run's headline, and open the bar."""
+        self.scores = ("loss", run.metric)
         self.console = RichConsole(soft_wrap=True, highlight=False)
         self.console.print(run.headline)
         self.bar: Progress | None = None
         self.printed = time.monotonic()
         if self.progress == "bar" or (self.progress == "auto" and self.console.is_terminal):
-            self.bar = bar(self.console)
+            self.bar = make_bar(self.console)
             self.row = self.bar.add_task("training", total=run.total_steps, completed=run.step)
             self.bar.start()
 
@@ -44,8 +39,12 @@ class Console(Logger):
             self.bar.advance(self.row)
 
     def record(self, record: Record) -> None:
-        """Show a step beside the bar, or as a line now and then; print every epoch."""
-        text = _line(record, self.shown)
+        """Show a step next to the bar, or as a line every few seconds; print every epoch."""
+        scores = "".join(
+            f"  {key} {value:.4g}" for key, value in record.items() if key.partition("/")[2] in self.scores
+        )
+        speed = _format_speed(record.get("images_per_second"))
+        text = f"epoch {record['epoch']:.4g}  step {record['step']}{scores}{speed}"
         if record["kind"] == "epoch":
             self.console.print(text)
         elif self.bar:
@@ -55,19 +54,13 @@ class Console(Logger):
             self.printed = time.monotonic()
 
     def close(self, error: BaseException | None) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.bar:
             self.bar.stop()
 
 
-def _line(record: Record, shown: Collection[str]) -> str:
-    """A record for the console, with those of its scores that are `shown`."""
-    scores = "".join(f"  {key} {value:.4g}" for key, value in record.items() if key.partition("/")[2] in shown)
-    return f"epoch {record['epoch']:.4g}  step {record['step']}{scores}{_pace(record.get('images_per_second'))}"
-
-
-def _pace(images_per_second: float | None) -> str:
-    """Nothing if the pace is not known; with a decimal where it is slow, for a pace of 0 would say that all stands."""
+def _format_speed(images_per_second: float | None) -> str:
+    """Format images/s, with a decimal below 10: a rounded 0 would look like a run that hangs."""
     if images_per_second is None:
         return ""
     return f"  {images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"

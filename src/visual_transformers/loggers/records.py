@@ -1,4 +1,4 @@
-"""Records: the numbers of one moment of a run, as they stand in metrics.jsonl and as other loggers chart them."""
+"""Records of a run: the scores at one step, as lines of metrics.jsonl and as points of charts."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-"""Numbers of one moment: `kind` (`step` or `epoch`), `step`, `epoch`, and `train/...` or `val/...` scores."""
-Moment = tuple[str, int]
-"""What tells records apart: kind and step."""
+"""`kind` (`step` or `epoch`), `step`, `epoch`, and scores named `train/...` or `val/...`."""
+RecordKey = tuple[str, int]
+"""Kind and step, which identify a record."""
 
 
-def moment(record: Record) -> Moment:
-    """Of which moment a record is."""
+def record_key(record: Record) -> RecordKey:
+    """Return the key of a record."""
     return record["kind"], record["step"]
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl; a last line that was cut off when the run died is left out."""
+    """Read a metrics.jsonl; `null` becomes NaN, and an incomplete last line of a killed run is dropped."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line, object_hook=_with_nan) for line in lines[:-1]]
+    return [json.loads(line, object_hook=_restore_nan) for line in lines[:-1]]
 
 
-def _with_nan(record: Record) -> Record:
-    """A record whose numbers that are not finite, `null` in JSON, are numbers again."""
+def _restore_nan(record: Record) -> Record:
     return {name: math.nan if value is None else value for name, value in record.items()}
 
 
-def charted(record: Record) -> Record:
-    """A record under the names of curves: an epoch's training scores are another curve than those between two steps."""
+def rename_for_charts(record: Record) -> Record:
+    """Rename an epoch's training scores, which must not share a curve with those of single steps."""
     if record["kind"] != "epoch":
         return record
     return {name.replace("train/", "train_epoch/", 1): value for name, value in record.items()}

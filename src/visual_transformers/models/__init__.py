@@ -1,7 +1,7 @@
-"""The models as a library: plain builders with keyword arguments, each returning a `torch.nn.Module`.
+"""Model builders with keyword arguments; each returns a `torch.nn.Module`.
 
-`resnet18(num_classes=10)` and its like are the published sizes by name; every keyword of `ResNetClassifier`,
-`VTResNet`, `panoptic_fpn` and `vt_fpn` can be given to them.
+`resnet18` to `vt_resnet101` are the published sizes; they take all keywords of `ResNetClassifier` or `VTResNet`, e.g.
+`resnet18(num_classes=10)`.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model's parts."""
+"""Parameters and multiply-adds (MACs) of a model's modules."""
 
 from __future__ import annotations
 
@@ -12,51 +12,48 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 STEM = ("conv1", "bn1", "relu", "maxpool")
-"""What stands before the first stage of a ResNet, in torchvision's names."""
-
-
+"""Modules before the first stage of torchvision's ResNet."""
 REST = "rest"
-"""What a model has or computes in none of its parts."""
+"""Name of what belongs to no module."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a model: how many numbers it holds, and its multiply-adds (MACs) for one image."""
+class ModuleCost:
+    """Number of parameters of a module, and its multiply-adds (MACs) for one image."""
 
     name: str
     parameters: int
     macs: int
 
 
-def count(model: nn.Module, image_size: Sequence[int]) -> list[Part]:
-    """The parts of a model, which add up to the whole, for one image of (H, W) pixels in evaluation mode.
+def count_costs(model: nn.Module, image_size: Sequence[int]) -> list[ModuleCost]:
+    """Count parameters and MACs of a model's modules for one image of (H, W) pixels in evaluation mode.
 
-    Convolutions and matrix products are counted, by torch's FlopCounterMode, whose FLOPs are 2 x MACs. Biases, norms,
-    activations, softmax, pooling and interpolation are not. Nothing is computed: the tensors have shapes alone.
+    torch's FlopCounterMode counts convolutions and matrix products, as 2 FLOPs per MAC. It omits biases, norms,
+    activations, softmax, pooling and interpolation. The model runs on the meta device, without memory or arithmetic.
     """
-    hollow = copy.deepcopy(model).to("meta").eval()
+    meta_model = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        hollow(torch.empty(1, 3, *image_size, device="meta"))
+        meta_model(torch.empty(1, 3, *image_size, device="meta"))
     flops = {path: sum(counts.values()) for path, counts in counter.get_flop_counts().items()}
-    parts, root = part_names(model), type(model).__name__
+    groups, root = name_groups(model), type(model).__name__
     macs: Counter[str] = Counter()
-    for path, part in parts.items():
-        macs[part] += flops.get(f"{root}.{path}", 0) // 2
+    for path, group in groups.items():
+        macs[group] += flops.get(f"{root}.{path}", 0) // 2
     macs[REST] = flops.get("Global", 0) // 2 - macs.total()
     parameters: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        parameters[next((part for path, part in parts.items() if name.startswith(f"{path}.")), REST)] += (
-            parameter.numel()
-        )
-    names = dict.fromkeys([*parts.values(), REST])
-    return [Part(name, parameters[name], macs[name]) for name in names if parameters[name] or macs[name]]
+        group = next((group for path, group in groups.items() if name.startswith(f"{path}.")), REST)
+        parameters[group] += parameter.numel()
+    names = dict.fromkeys([*groups.values(), REST])
+    return [ModuleCost(name, parameters[name], macs[name]) for name in names if parameters[name] or macs[name]]
 
 
-def part_names(model: nn.Module) -> dict[str, str]:
-    """The path of each submodule that is a part of its own, or belongs to one, and the part's name.
+def name_groups(model: nn.Module) -> dict[str, str]:
+    """Map the path of each counted submodule to the name under which its cost is reported.
 
-    These are the children of the model. In place of `backbone` and of lists of modules stand their children, as
-    `layer1` and `vt.0`; what comes before a ResNet's stages is `stem`.
+    These are the children of the model. `backbone` and lists of modules are replaced by their children, e.g. `layer1`
+    and `vt.0`; the modules before a ResNet's stages are `stem`.
     """
     names = {}
     for path, child in model.named_children():
@@ -64,6 +61,6 @@ def part_names(model: nn.Module) -> dict[str, str]:
             names[path] = "stem" if path in STEM else path
             continue
         for name, _ in child.named_children():
-            within = name if path == "backbone" else f"{path}.{name}"
-            names[f"{path}.{name}"] = "stem" if within in STEM else within
+            inner = name if path == "backbone" else f"{path}.{name}"
+            names[f"{path}.{name}"] = "stem" if inner in STEM else inner
     return names

@@ -1,4 +1,4 @@
-"""Semantic segmenters: Panoptic FPN's semantic half, and VT-FPN, whose pyramid talks through visual tokens."""
+"""Semantic segmentation: Panoptic FPN without its instance branch, and VT-FPN, with visual tokens in its pyramid."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from visual_transformers.models.resnet import BackboneName, ResNetStages, block_and_layers, check_images, drop_rates
-from visual_transformers.models.vt.layers import Initialisation
-from visual_transformers.models.vt.modules import NormName, TokenizerName, TokenModuleName, VTDesign, VTPyramid
+from visual_transformers.models.resnet import BackboneName, ResNetStages, check_images, compute_drop_rates, get_backbone
+from visual_transformers.models.vt.layers import Initialisation, NormName, TokenizerName, TokenModuleName, VTDesign
+from visual_transformers.models.vt.modules import VTPyramid
 
 LEVELS = ("c2", "c3", "c4", "c5")
 
 
 def resize(feature_map: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear interpolation of (B, C, h, w) to `size` (H, W)."""
+    """Interpolate (B, C, h, w) bilinearly to `size` (H, W)."""
     return F.interpolate(feature_map, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 class ConvPyramid(nn.Module):
-    """The published feature pyramid: 1x1 laterals, top-down sum, 3x3 output convolutions (torchvision's).
+    """torchvision's feature pyramid: 1x1 laterals, top-down sum, 3x3 output convolutions.
 
-    `output_convs=False` leaves the 3x3 convolutions out, as the reference implementation does.
+    `output_convs=False` omits the 3x3 convolutions, as the reference implementation does.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, *, output_convs: bool = True):
@@ -37,21 +37,18 @@ class ConvPyramid(nn.Module):
             self.fpn.layer_blocks = nn.ModuleList(nn.Identity() for _ in in_channels)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
-        """C2 to C5, each with its own channels -> P2 to P5, all with `channels`."""
+        """C2 to C5 with their own channels -> P2 to P5 with `channels`."""
         return list(self.fpn(OrderedDict(zip(LEVELS, feature_maps, strict=True))).values())
 
 
 class TokenPyramid(nn.Module):
-    """VT-FPN's pyramid: 1x1 laterals, VT modules in place of the 3x3 convolutions, top-down sum (section 3.5).
-
-    With `channels=None` there are neither laterals nor the sum, and every level keeps its own channels, as in the
-    reference implementation.
+    """VT-FPN's pyramid: 1x1 laterals, VT modules instead of the 3x3 convolutions, top-down sum (section 3.5).
 
     Args:
-        in_channels: of each level, the finest first.
-        channels: of every level behind its lateral.
-        design: how the VT modules are made.
-        drop: chance that a residual branch of theirs is dropped for an image in training.
+        in_channels: channels of each level, the finest first.
+        channels: channels after the laterals; None omits laterals and sum, as the reference implementation does.
+        design: options of the VT modules.
+        drop: probability of dropping a residual branch of the VT modules for an image in training.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int | None, design: VTDesign, drop: float = 0.0):
@@ -61,7 +58,7 @@ class TokenPyramid(nn.Module):
         self.vt = VTPyramid(design, self.channels, drop)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
-        """C2 to C5, each with its own channels -> P2 to P5."""
+        """C2 to C5 with their own channels -> P2 to P5."""
         if self.laterals is None:
             return self.vt(feature_maps)
         levels = self.vt([lateral(c) for lateral, c in zip(self.laterals, feature_maps, strict=True)])
@@ -71,18 +68,18 @@ class TokenPyramid(nn.Module):
 
 
 class SemanticBranch(nn.Module):
-    """Panoptic FPN's semantic branch (Kirillov et al. 2019, figure 3): every level up to stride 4, summed, classified.
+    """Panoptic FPN's semantic branch (Kirillov et al. 2019, figure 3): upsample, sum and classify all levels.
 
     A stage is a 3x3 convolution, GroupNorm, ReLU and bilinear interpolation to the next finer level; the finest
     level has one stage without interpolation.
 
     Args:
-        in_channels: of each level, the finest first.
-        channels: of every stage, a multiple of 32.
+        in_channels: channels of each level, the finest first.
+        channels: channels of every stage, a multiple of 32.
         num_classes: outputs.
-        finest_norm: whether the finest level's stage has GroupNorm and ReLU; the reference implementation's has not.
-        bias: whether the 3x3 convolutions have biases, as the reference implementation's.
-        dropout: chance of a channel of the sum to be zeroed, over the whole image, before the classifier in training.
+        finest_norm: whether the finest level's stage has GroupNorm and ReLU; not in the reference implementation.
+        bias: whether the 3x3 convolutions have biases, as in the reference implementation.
+        dropout: dropout rate of whole channels before the classifier.
     """
 
     def __init__(
@@ -109,7 +106,7 @@ class SemanticBranch(nn.Module):
         self.classifier = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """P2 to P5 -> logits (B, classes, H, W) at P2's size."""
+        """P2 to P5 -> logits (B, classes, H, W) at the size of P2."""
         summands = []
         for level, (stages, x) in enumerate(zip(self.stages, levels, strict=True)):
             assert isinstance(stages, nn.ModuleList)
@@ -122,7 +119,7 @@ class SemanticBranch(nn.Module):
 
 
 class SemanticFPN(nn.Module):
-    """ResNet, a feature pyramid, the semantic branch: logits, never probabilities, at the input's own size."""
+    """ResNet, feature pyramid and semantic branch; returns logits at the size of the images."""
 
     task: ClassVar[str] = "segmentation"
     head: ClassVar[tuple[str, ...]] = ("pyramid.", "branch.")
@@ -154,28 +151,22 @@ def panoptic_fpn(
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
 ) -> SemanticFPN:
-    """Panoptic FPN's semantic half (Kirillov et al. 2019), the baseline: its pyramid costs 55.1 GMACs at 800 x 1216.
+    """Build Panoptic FPN for semantic segmentation (Kirillov et al. 2019); its pyramid costs 55.1 GMACs at 800 x 1216.
 
     Args:
         num_classes: outputs of the branch.
-        backbone: a key of `resnet.BACKBONES`.
-        stem_stride: 4, or less for small images.
-        stride_in_1x1: see `resnet.ResNet`; the paper's is true, torchvision's weights need false.
+        backbone: key of `resnet.BACKBONES`.
+        stem_stride, zero_init, stochastic_depth: see `resnet.ResNet`.
+        stride_in_1x1: see `resnet.ResNet`; true in the paper, but torchvision's weights need false.
         pyramid_channels: channels of every level of the pyramid.
         output_convs: whether the pyramid ends in 3x3 convolutions.
-        branch_channels: channels of the semantic branch, a multiple of 32.
-        finest_norm, branch_bias: see `SemanticBranch`.
-        zero_init: whether every residual branch of the backbone starts at zero.
-        dropout: chance of a channel to be zeroed before the classifier in training, see `SemanticBranch`.
-        stochastic_depth: chance that the backbone's last residual branch is dropped for an image in training; it grows
-            linearly from the first.
+        branch_channels, finest_norm, branch_bias, dropout: see `SemanticBranch`.
 
     Raises:
         ValueError: on sizes that do not divide or rates out of range.
     """
     stages = ResNetStages(
         backbone,
-        stages=5,
         stem_stride=stem_stride,
         stride_in_1x1=stride_in_1x1,
         stochastic_depth=stochastic_depth,
@@ -215,31 +206,25 @@ def vt_fpn(
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
 ) -> SemanticFPN:
-    """VT-FPN (section 3.5 of the paper): its pyramid costs 8.5 GMACs at 800 x 1216, mostly the laterals.
+    """Build VT-FPN (section 3.5 of the paper); its pyramid costs 8.5 GMACs at 800 x 1216, mostly in the laterals.
+
+    The options from `tokens` to `reassociate` are those of `vt.layers.VTDesign`, with L tokens per level; all others
+    that are not listed are those of `panoptic_fpn`.
 
     Args:
         num_classes: outputs of the branch.
-        backbone: a key of `resnet.BACKBONES`.
-        stem_stride: 4, or less for small images.
-        stride_in_1x1: see `resnet.ResNet`; the paper's is true, torchvision's weights need false.
-        pyramid_channels: channels of every level of the pyramid; None keeps each level's own, see `TokenPyramid`.
-        tokens: visual tokens L of every level.
-        token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm,
-            scale_logits, init, unit_filters, zero_init, reassociate: see `tokens.VTDesign`.
-        branch_channels: channels of the semantic branch, a multiple of 32.
-        finest_norm, branch_bias: see `SemanticBranch`.
-        dropout: chance of a channel to be zeroed before the classifier in training, see `SemanticBranch`.
-        stochastic_depth: chance that a residual branch of the VT modules is dropped for an image in training; it grows
-            to that linearly from the first block of the backbone.
+        backbone: key of `resnet.BACKBONES`.
+        pyramid_channels: channels of every level of the pyramid; None keeps those of the backbone, see `TokenPyramid`.
+        stochastic_depth: probability of dropping a residual branch of the VT modules for an image in training; it grows
+            linearly from the first block of the backbone.
 
     Raises:
         ValueError: on sizes that do not divide or rates out of range.
     """
-    blocks = sum(block_and_layers(backbone)[1])
-    rates = drop_rates(stochastic_depth, blocks + 1)
+    blocks = sum(get_backbone(backbone)[1])
+    rates = compute_drop_rates(stochastic_depth, blocks + 1)
     stages = ResNetStages(
         backbone,
-        stages=5,
         stem_stride=stem_stride,
         stride_in_1x1=stride_in_1x1,
         stochastic_depth=rates[blocks - 1],

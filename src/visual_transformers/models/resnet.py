@@ -1,4 +1,4 @@
-"""torchvision's ResNet as a classifier and as a backbone, with the options that recipes need."""
+"""torchvision's ResNet as a classifier and as a backbone, with options for small images and regularisation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 
 
 class StochasticDepthBlock:
-    """Adds stochastic depth on the residual branch to one of torchvision's blocks, which stands behind it as a base."""
+    """Mixin for torchvision's blocks that adds stochastic depth to the residual branch."""
 
-    branch: Callable[[Tensor], Tensor]
+    residual_branch: Callable[[Tensor], Tensor]
     downsample: nn.Module | None
     relu: nn.Module
 
@@ -29,22 +29,22 @@ class StochasticDepthBlock:
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
         skip = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.drop(self.branch(x)) + skip)
+        return self.relu(self.drop(self.residual_branch(x)) + skip)
 
 
 class BasicBlock(StochasticDepthBlock, torchvision_resnet.BasicBlock):
-    """torchvision's basic block, with stochastic depth."""
+    """torchvision's basic block with stochastic depth."""
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual branch."""
+    def residual_branch(self, x: Tensor) -> Tensor:
+        """Apply both convolutions."""
         return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
 
 
 class Bottleneck(StochasticDepthBlock, torchvision_resnet.Bottleneck):
-    """torchvision's bottleneck, with stochastic depth."""
+    """torchvision's bottleneck with stochastic depth."""
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual branch."""
+    def residual_branch(self, x: Tensor) -> Tensor:
+        """Apply all three convolutions."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.bn3(self.conv3(self.relu(self.bn2(self.conv2(x)))))
 
@@ -57,11 +57,11 @@ BACKBONES: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 }
 
 
-def block_and_layers(name: str) -> tuple[type[BasicBlock | Bottleneck], list[int]]:
-    """The block of a ResNet, and how many of it each stage has.
+def get_backbone(name: str) -> tuple[type[BasicBlock | Bottleneck], list[int]]:
+    """Return the block of a ResNet and the number of blocks of each stage.
 
     Raises:
-        ValueError: on an unknown name.
+        ValueError: if the name is unknown.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
@@ -69,22 +69,22 @@ def block_and_layers(name: str) -> tuple[type[BasicBlock | Bottleneck], list[int
 
 
 class ResNet(torchvision_resnet.ResNet):
-    """torchvision's ResNet, by name. The state dict is torchvision's, key for key.
+    """torchvision's ResNet by name, with the same keys in its state dict.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: key of `BACKBONES`.
         num_classes: outputs of the linear layer.
-        stages: 5 for all; 4 leaves out `layer4`.
-        stem_stride: 4 is the published stem (a convolution and a max pooling, each of stride 2); 2 leaves the pooling
-            out; 1 takes the convolution's stride away too, for small images.
-        stride_in_1x1: whether a bottleneck has its stride in the first 1x1 convolution, as He et al. 2016 and
-            Detectron2, or in the 3x3 one, as torchvision.
-        stochastic_depth: chance that the last residual branch is dropped for an image in training; it grows
-            linearly from the first to the last.
+        stages: 5 for all, 4 to omit `layer4`.
+        stem_stride: 4 for the published stem (convolution and max pooling, each of stride 2), 2 without the pooling,
+            1 without the convolution's stride too, for small images.
+        stride_in_1x1: whether a bottleneck strides in its first 1x1 convolution, as in He et al. 2016 and Detectron2,
+            instead of the 3x3 convolution, as in torchvision.
+        stochastic_depth: probability of dropping the last residual branch for an image in training; it grows linearly
+            from the first to the last branch.
         zero_init: whether every residual branch starts at zero.
 
     Raises:
-        ValueError: on an unknown name or stride.
+        ValueError: if the name is unknown or a number out of range.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ResNet(torchvision_resnet.ResNet):
         stochastic_depth: float = 0.0,
         zero_init: bool = False,
     ):
-        block, layers = block_and_layers(name)
+        block, layers = get_backbone(name)
         if stem_stride not in STEM_STRIDES:
             raise ValueError(f"stem_stride={stem_stride} is not one of {STEM_STRIDES}")
         super().__init__(block, layers, num_classes=num_classes, zero_init_residual=zero_init)
@@ -113,25 +113,25 @@ class ResNet(torchvision_resnet.ResNet):
         if stem_stride < 2:
             self.conv1.stride = (1, 1)
         blocks = [b for stage in self.stages for b in self.get_submodule(stage).children()]
-        for b, rate in zip(blocks, drop_rates(stochastic_depth, len(blocks)), strict=True):
+        for b, rate in zip(blocks, compute_drop_rates(stochastic_depth, len(blocks)), strict=True):
             b.drop = StochasticDepth(rate, "row")
             if stride_in_1x1 and isinstance(b, Bottleneck):
                 b.conv1.stride, b.conv2.stride = b.conv2.stride, (1, 1)
 
-    def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> the feature map of each stage, `c2` to `c4` or `c5`."""
+    def extract_features(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> feature map of each stage, `c2` to `c4` or `c5`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        found = {}
+        features = {}
         for number, name in enumerate(self.stages, start=2):
-            x = found[f"c{number}"] = self.get_submodule(name)(x)
-        return found
+            x = features[f"c{number}"] = self.get_submodule(name)(x)
+        return features
 
 
-def drop_rates(last: float, branches: int) -> list[float]:
-    """Chances to drop each of so many residual branches, growing linearly to the `last` one's.
+def compute_drop_rates(last: float, branches: int) -> list[float]:
+    """Return the stochastic-depth rates of residual branches, which grow linearly to the rate of the last one.
 
     Raises:
-        ValueError: unless it is at least 0 and below 1.
+        ValueError: if that rate is not in [0, 1).
     """
     if not 0 <= last < 1:
         raise ValueError(f"stochastic_depth={last}: must be at least 0 and below 1")
@@ -139,15 +139,15 @@ def drop_rates(last: float, branches: int) -> list[float]:
 
 
 def check_images(images: Tensor, stride: int) -> None:
-    """Refuse what the backbone cannot take.
+    """Check the shape of a batch of images.
 
     Raises:
-        DataError: unless `images` are (B, 3, H, W) and both sides at least the `stride` of the coarsest map.
+        DataError: unless `images` are (B, 3, H, W) with H and W at least `stride`, that of the coarsest feature map.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise DataError(f"expected images of shape (batch, 3, height, width), got {tuple(images.shape)}")
     height, width = images.shape[2:]
-    if height < stride or width < stride:  # each side alone: their minimum would tie them together in an export
+    if height < stride or width < stride:  # their minimum would tie both dynamic sizes together in an export
         raise DataError(
             f"images of {height} x {width} pixels are smaller than the backbone's stride of {stride}; "
             f"resize them so that both sides have at least {stride} pixels"
@@ -155,7 +155,7 @@ def check_images(images: Tensor, stride: int) -> None:
 
 
 class ResNetClassifier(ResNet):
-    """A ResNet with dropout before its linear layer, that refuses images it cannot take."""
+    """ResNet with dropout before its linear layer and a check of its input."""
 
     task: ClassVar[str] = "classification"
     head: ClassVar[tuple[str, ...]] = ("fc.",)
@@ -183,36 +183,20 @@ class ResNetClassifier(ResNet):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, classes)."""
         check_images(images, self.stride)
-        return self.fc(self.dropout(self.avgpool(self.feature_maps(images)["c5"]).flatten(1)))
+        return self.fc(self.dropout(self.avgpool(self.extract_features(images)["c5"]).flatten(1)))
 
 
 class ResNetStages(ResNet):
-    """The stages of a ResNet up to C4 or C5, without its head: a backbone for other models.
+    """Stages of a ResNet without its head, as a backbone; takes the options of `ResNet`.
 
-    Not torchvision's `create_feature_extractor`: a copy of what that makes of a model in evaluation mode is in
-    training mode, so that averaged or exported copies would normalise by batch.
+    torchvision's `create_feature_extractor` is no alternative: copies of its result in evaluation mode are in training
+    mode, so that averaged or exported copies would normalise by batch statistics.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        stages: int,
-        stem_stride: int,
-        stride_in_1x1: bool = False,
-        stochastic_depth: float = 0.0,
-        zero_init: bool = False,
-    ):
-        super().__init__(
-            name,
-            stages=stages,
-            stem_stride=stem_stride,
-            stride_in_1x1=stride_in_1x1,
-            stochastic_depth=stochastic_depth,
-            zero_init=zero_init,
-        )
+    def __init__(self, name: str, **options: Any):
+        super().__init__(name, **options)
         del self.avgpool, self.fc
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> the feature map of each stage, `c2` to `c4` or `c5`."""
-        return self.feature_maps(images)
+        """(B, 3, H, W) -> feature map of each stage, `c2` to `c4` or `c5`."""
+        return self.extract_features(images)

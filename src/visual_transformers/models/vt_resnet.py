@@ -1,4 +1,4 @@
-"""VT-ResNet: a ResNet whose last stage is visual transformer modules (table 1 of the paper)."""
+"""VT-ResNet: a ResNet with visual transformer modules instead of its last stage (table 1 of the paper)."""
 
 from __future__ import annotations
 
@@ -6,38 +6,29 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from visual_transformers.models.resnet import BackboneName, ResNetStages, block_and_layers, check_images, drop_rates
-from visual_transformers.models.vt.layers import Initialisation
-from visual_transformers.models.vt.modules import (
-    NormName,
-    TokenizerName,
-    TokenModuleName,
-    VTDesign,
-    VTModule,
-    to_pixels,
-)
+from visual_transformers.models.resnet import BackboneName, ResNetStages, check_images, compute_drop_rates, get_backbone
+from visual_transformers.models.vt.layers import Initialisation, NormName, TokenizerName, TokenModuleName, VTDesign
+from visual_transformers.models.vt.modules import VTModule, to_pixels
 
 
 class VTResNet(nn.Module):
-    """ResNet stages 1 to 4 (torchvision's `layer3` is the last), then VT modules in place of stage 5.
+    """ResNet stages 1 to 4 (up to torchvision's `layer3`), then VT modules instead of stage 5.
 
-    The first module's projector raises the channels to `channels`; the last module has no projector, and the mean of
-    its tokens goes to the linear head.
+    The first module's projector raises the channels to `channels`. The last module has no projector; the mean of its
+    tokens goes to the linear head. All options that are not listed are those of `vt.layers.VTDesign`.
 
     Args:
         num_classes: outputs of the head.
-        backbone: a key of `resnet.BACKBONES`.
-        stem_stride: 4, or less for small images.
+        backbone: key of `resnet.BACKBONES`.
+        stem_stride: see `resnet.ResNet`.
         channels: channels C of the feature map between the modules.
-        modules: VT modules that stand in for stage 5.
-        recurrent: whether the tokens of a module decide where the next one looks; otherwise each has its own filters.
-        projector: whether the modules but the last bring their tokens back to the pixels. Without it and without
-            `recurrent` no module would hear of the ones before, so there is but one.
-        dropout: chance of a token channel to be zeroed before the head in training.
-        stochastic_depth: chance that the last residual branch is dropped for an image in training; it grows
-            linearly from the first block of the backbone to the last module.
-        tokens, token_channels, group_width, token_groups, pixel_convs, tokenizer, token_module, heads, norm,
-            scale_logits, init, unit_filters, zero_init, reassociate: see `tokens.VTDesign`.
+        modules: number of VT modules.
+        recurrent: whether the tokenizers after the first are recurrent; otherwise they are filter-based.
+        projector: whether all modules except the last project their tokens back to the pixels. Without it and without
+            `recurrent` the modules would be independent, so only one is built.
+        dropout: dropout rate of the token channels before the head.
+        stochastic_depth: probability of dropping the last residual branch for an image in training; it grows linearly
+            from the first block of the backbone to the last module.
 
     Raises:
         ValueError: on sizes that do not divide or rates out of range.
@@ -92,15 +83,15 @@ class VTResNet(nn.Module):
             zero_init=zero_init,
             reassociate=reassociate,
         )
-        blocks = sum(block_and_layers(backbone)[1][:3])
-        rates = drop_rates(stochastic_depth, blocks + modules)
+        blocks = sum(get_backbone(backbone)[1][:3])
+        rates = compute_drop_rates(stochastic_depth, blocks + modules)
         self.backbone = ResNetStages(
             backbone, stages=4, stem_stride=stem_stride, stochastic_depth=rates[blocks - 1], zero_init=zero_init
         )
         in_channels, self.stride = self.backbone.stage_channels[2], self.backbone.stage_strides[2]
         if not projector:
             channels = in_channels
-            modules = modules if recurrent else 1  # nothing else would reach the head
+            modules = modules if recurrent else 1  # only the last module reaches the head
         self.vt = nn.ModuleList(
             VTModule(
                 design,

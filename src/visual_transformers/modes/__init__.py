@@ -1,1 +1,1 @@
-"""What `mode=NAME` runs; each module defines `run(cfg, directory)`."""
+"""Modes of the command line: `mode=NAME` calls `run(cfg, directory)` of the module NAME."""

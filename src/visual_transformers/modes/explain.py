@@ -1,4 +1,4 @@
-"""`mode=explain`: where the visual tokens of a trained model look, as the paper draws it, in `explain/`."""
+"""`mode=explain`: draw the attention of a trained model's visual tokens and write the figures to `explain/`."""
 
 from __future__ import annotations
 
@@ -10,57 +10,70 @@ from PIL import Image
 from torch import Tensor
 
 from visual_transformers import atomic, json_text
-from visual_transformers.config.schema import Config
+from visual_transformers.config.schema import ExplainConfig
 from visual_transformers.errors import RunError
-from visual_transformers.inference.images import ReadableImages, named_images, output_names, validation_images
-from visual_transformers.inference.predictor import Trained
-from visual_transformers.inference.sliding_window import at_least
-from visual_transformers.inference.token_attention import Looks, looks, numbers, sheet, token_stages
-from visual_transformers.runs.run_dir import clear
+from visual_transformers.inference.images import (
+    ImageReader,
+    find_named_images,
+    make_output_names,
+    save_validation_images,
+)
+from visual_transformers.inference.predictor import Predictor
+from visual_transformers.inference.sliding_window import enlarge_to_stride
+from visual_transformers.inference.token_attention import (
+    TokenAttention,
+    compute_token_attention,
+    draw_sheet,
+    find_token_stages,
+    summarize,
+)
+from visual_transformers.runs.run_dir import remove_results
 
 
-def run(cfg: Config, directory: Path) -> None:
-    """Draw where the tokens look on every image of `input`, and leave the sheets and explain.json in `explain/`.
+def run(cfg: ExplainConfig, directory: Path) -> None:
+    """Draw the token attention on every image of `input`; write the figures and explain.json to `explain/`.
 
     Raises:
-        UserError: if there are no images or no weights, the model has no visual tokens, or, when all others are done,
-            if some images could not be read.
+        UserError: if there are no images or no weights, if the model has no visual tokens or, after all others are
+            drawn, if some images could not be read.
     """
-    named = named_images(cfg)
-    trained = Trained.build(cfg, directory)
-    stages = token_stages(trained.model)
+    named = find_named_images(cfg)
+    predictor = Predictor.build(cfg, directory)
+    stages = find_token_stages(predictor.model)
     if not stages:
         raise RunError(
-            f"mode=explain shows where visual tokens look, and {type(trained.model).__name__} has none; "
-            "name the weights of a VT model, as model=vt_resnet18 or model=vt_fpn"
+            f"mode=explain draws the attention of visual tokens, but {type(predictor.model).__name__} has none. "
+            "Use the weights of a VT model, e.g. model=vt_resnet18 or model=vt_fpn"
         )
-    paths, pattern = named or validation_images(cfg, directory / "explain" / "inputs")
-    images, names, directory = (
-        ReadableImages(paths, trained.reading),
-        output_names(paths, pattern),
-        directory / "explain",
-    )
-    clear(directory, [*earlier_sheets(directory), "explain.json", "inputs"], but_for=paths)
+    paths, pattern = named or save_validation_images(cfg, cfg.explain.images, directory / "explain" / "inputs")
+    images, names = ImageReader(paths, predictor.reading), make_output_names(paths, pattern)
+    directory = directory / "explain"
+    remove_results(directory, [*list_previous_figures(directory), "explain.json", "inputs"], keep=paths)
     explained = []
 
-    def looked_at(picture: Image.Image) -> tuple[Tensor, Tensor, list[Looks]]:
-        image = trained.prepare(picture)
-        return image, *looks(trained.logits, stages, at_least(trained.inputs(image), trained.stride))
+    def attend(picture: Image.Image) -> tuple[Tensor, Tensor, list[TokenAttention]]:
+        image = predictor.prepare(picture)
+        return image, *compute_token_attention(
+            predictor.compute_logits, stages, enlarge_to_stride(predictor.to_inputs(image), predictor.stride)
+        )
 
-    for path, _, (image, logits, found) in images.shown_to(looked_at):
-        record = {"file": str(path), "picture": f"{names[path]}.png", **top_class(trained, logits)}
-        record["parts"] = [numbers(part) for part in found]
-        sheet(directory / record["picture"], image.permute(1, 2, 0).numpy(), title(record), found)
+    for path, _, (image, logits, found) in images.run_model(attend):
+        record = {"file": str(path), "picture": f"{names[path]}.png", **predict_class(predictor, logits)}
+        record["parts"] = [summarize(part) for part in found]
+        title, predicted = path.name, record.get("predicted")
+        if predicted:
+            title += f": {predicted['name']} {predicted['probability']:.1%}"
+        draw_sheet(directory / record["picture"], image.permute(1, 2, 0).numpy(), title, found)
         explained.append(record)
         entropies = (f"{part['name']} {part['mean_entropy']:.3f}" for part in record["parts"])
         print(f"{path}: mean entropy in nats: {', '.join(entropies)}")
     atomic.write_text(directory / "explain.json", json_text.dumps(explained, indent=2) + "\n")
     print(f"explained {len(explained)} images, left in {directory}")
-    images.check_all_were_read()
+    images.report_problems()
 
 
-def earlier_sheets(folder: Path) -> list[str]:
-    """Sheets in a folder that the explain.json beside them names; none where that is missing or damaged."""
+def list_previous_figures(folder: Path) -> list[str]:
+    """List the figures in a folder that its explain.json names; none if that file is missing or damaged."""
     try:
         listed = {record["picture"] for record in json.loads((folder / "explain.json").read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError, KeyError):
@@ -69,15 +82,9 @@ def earlier_sheets(folder: Path) -> list[str]:
     return [name for name in names if name in listed]
 
 
-def top_class(trained: Trained, logits: Tensor) -> dict[str, Any]:
-    """The most probable class of an image and its probability; nothing for a segmenter."""
-    if trained.task.name != "classification":
+def predict_class(predictor: Predictor, logits: Tensor) -> dict[str, Any]:
+    """Return the most probable class of an image and its probability; nothing for a segmenter."""
+    if predictor.task.name != "classification":
         return {}
     probability, index = logits.softmax(dim=0).max(dim=0)
-    return {"predicted": {"name": trained.classes[int(index)], "probability": float(probability)}}
-
-
-def title(record: dict[str, Any]) -> str:
-    """What a sheet is of: the file's name, and what the model takes it for."""
-    name, predicted = Path(record["file"]).name, record.get("predicted")
-    return f"{name}: {predicted['name']} {predicted['probability']:.1%}" if predicted else name
+    return {"predicted": {"name": predictor.classes[int(index)], "probability": float(probability)}}

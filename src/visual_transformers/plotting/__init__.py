@@ -1,1 +1,1 @@
-"""Figures."""
+"""Figures of runs and images."""

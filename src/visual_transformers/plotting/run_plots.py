@@ -1,4 +1,4 @@
-"""Figures of a run: curves of its scores, samples with their truth and prediction."""
+"""Figures of a run: score curves, and samples with targets and predictions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from visual_transformers.plotting.figure import picture, save
+from visual_transformers.plotting.figure import nonfatal, save_figure
 
 COLUMNS = 4
 MAX_LEGEND = 24
 IMAGE_INCHES = 2.2
 
 
-@picture
-def curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -> None:
-    """Loss and metric over epochs, training and validation, from a run's records."""
+@nonfatal
+def plot_curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -> None:
+    """Plot loss and metric over epochs, for training and validation, from a run's records."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     for axes, score in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
@@ -34,69 +34,71 @@ def curves(path: Path, records: list[dict[str, Any]], metric: str, title: str) -
         axes.set(xlabel="epoch", ylabel=score)
         axes.grid(alpha=0.3)
         axes.legend()
-    save(figure, path)
+    save_figure(figure, path)
 
 
-@picture
-def classified(
+@nonfatal
+def plot_classification(
     path: Path, images: list[NDArray[np.uint8]], truths: list[int], predictions: list[int], classes: list[str]
 ) -> None:
-    """Images (H, W, 3) with their true and predicted class, wrong ones in red."""
-    figure, panels = grid(len(images), columns=2 * COLUMNS)
+    """Draw images (H, W, 3) with their predicted class, errors in red with the true class."""
+    figure, panels = make_grid(len(images), columns=2 * COLUMNS)
     for axes, image, truth, prediction in zip(panels, images, truths, predictions, strict=False):
         axes.imshow(image)
-        right = truth == prediction
-        caption = classes[prediction] if right else f"{classes[prediction]}, not {classes[truth]}"
-        axes.set_title(caption, fontsize=8, color="black" if right else "red")
-    save(figure, path)
+        correct = truth == prediction
+        caption = classes[prediction] if correct else f"{classes[prediction]}, not {classes[truth]}"
+        axes.set_title(caption, fontsize=8, color="black" if correct else "red")
+    save_figure(figure, path)
 
 
-@picture
-def segmented(
+@nonfatal
+def plot_segmentation(
     path: Path,
     images: list[NDArray[np.uint8]],
     truths: list[NDArray[np.int64]],
     predictions: list[NDArray[np.int64]],
     classes: list[str],
 ) -> None:
-    """Images (H, W, 3), each with overlays of its true and predicted masks (H, W), and a legend of what occurs."""
-    figure, panels = grid(3 * len(images), columns=6)
-    colours = palette(len(classes))
+    """Draw images (H, W, 3) beside overlays of their true and predicted masks (H, W), with a legend."""
+    figure, panels = make_grid(3 * len(images), columns=6)
+    colours = make_palette(len(classes))
     for i, (image, truth, prediction) in enumerate(zip(images, truths, predictions, strict=True)):
-        pictures = (image / 255, overlay(image, truth, colours), overlay(image, prediction, colours))
+        pictures = (image / 255, overlay_mask(image, truth, colours), overlay_mask(image, prediction, colours))
         captions = ("image", "truth", "prediction")
         for axes, caption, pixels in zip(panels[3 * i : 3 * i + 3], captions, pictures, strict=True):
             axes.imshow(pixels)
             axes.set_title(caption, fontsize=8)
     labelled = np.concatenate([mask[mask < len(classes)] for mask in (*truths, *predictions)])
-    legend(figure, labelled, classes, columns=8)
-    save(figure, path)
+    add_legend(figure, labelled, classes, columns=8)
+    save_figure(figure, path)
 
 
-def legend(figure: Figure, labels: NDArray[np.integer[Any]], classes: list[str], *, columns: int) -> None:
-    """Name, below a figure, the colours of the classes that most of the `labels`, class indices, have."""
-    pixels, colours = np.bincount(labels.ravel(), minlength=len(classes)), palette(len(classes))
-    shown = sorted(i for i in np.argsort(-pixels)[:MAX_LEGEND] if pixels[i])
-    patches = [Patch(color=colours[i], label=classes[i]) for i in shown]
+def add_legend(figure: Figure, labels: NDArray[np.integer[Any]], classes: list[str], *, columns: int) -> None:
+    """Add a legend of the most frequent classes among `labels` (class indices) below a figure."""
+    pixels, colours = np.bincount(labels.ravel(), minlength=len(classes)), make_palette(len(classes))
+    frequent = sorted(i for i in np.argsort(-pixels)[:MAX_LEGEND] if pixels[i])
+    patches = [Patch(color=colours[i], label=classes[i]) for i in frequent]
     figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8)
 
 
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.int64], colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An image in 0 to 1 under the colours of its mask; pixels of no class stay as they are."""
-    picture = image / 255.0
+def overlay_mask(
+    image: NDArray[np.uint8], mask: NDArray[np.int64], colours: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Blend an image with the colours of its mask, both in 0 to 1; ignored pixels keep their colour."""
+    blended = image / 255.0
     labelled = mask < len(colours)
-    picture[labelled] = 0.4 * picture[labelled] + 0.6 * colours[mask[labelled]]
-    return picture
+    blended[labelled] = 0.4 * blended[labelled] + 0.6 * colours[mask[labelled]]
+    return blended
 
 
-def palette(count: int) -> NDArray[np.float64]:
-    """Colours (count, 3) that stay apart: hues by the golden ratio, in three strengths."""
+def make_palette(count: int) -> NDArray[np.float64]:
+    """Return distinct colours (count, 3): hues by the golden ratio, in three saturations and values."""
     index = np.arange(count)
     return hsv_to_rgb(np.stack([index * 0.618 % 1, 1 - 0.25 * (index % 3), 1 - 0.2 * (index // 3 % 3)], axis=1))
 
 
-def grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """A figure of at least `count` panels without axes, in rows of `columns`."""
+def make_grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """Create a figure of at least `count` panels in rows of `columns`, with hidden axes."""
     rows = -(-count // columns)
     figure = Figure(figsize=(columns * IMAGE_INCHES * 0.8, rows * IMAGE_INCHES), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and how an earlier run is set aside."""
+"""Folder of a run: paths of its files, and how an earlier run is set aside."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import yaml
 from visual_transformers import atomic
 
 METRICS = "metrics.jsonl"
-"""The file that has every record."""
-OURS = (
+"""File with every record."""
+RUN_FILES = (
     "checkpoints", "test", "predict", "explain", "export", "profile",
     "config.yaml", METRICS, "metrics.csv", "summary.json", "classes.csv",
     "curves.png", "samples.png", "attention", "trace.json", "nonfinite.pt", "status.json", "wandb", "tensorboard",
 )  # fmt: skip
-"""What a run leaves; `check_data` is none of it, for it tells of the data, and `data.exclude` may point into it."""
+"""Files of a run. `check_data` is not among them: it describes the data, and `data.exclude` may name a file in it."""
+TEMPORARY_NAME = re.compile(r"\..+\.\d+")
+"""Name of a temporary file of `atomic`."""
 
 
-def clear(folder: Path, names: Iterable[str], *, but_for: Iterable[Path] = ()) -> None:
-    """Remove what an earlier command left under these names in `folder`, so that none of it stands beside new results.
+def remove_results(folder: Path, names: Iterable[str], *, keep: Iterable[Path] = ()) -> None:
+    """Remove an earlier command's files of these names from `folder`, so that no old file lies among new results.
 
-    A file or folder that is one of the paths `but_for`, or holds one, stays: it may be this command's input.
+    A file or folder stays if it is one of the paths `keep` or contains one, because it may be this command's input.
     """
-    resolved = [path.resolve() for path in but_for]
+    resolved = [path.resolve() for path in keep]
     kept = {place for path in resolved for place in (path, *path.parents)}
     for path in (folder / name for name in names):
         if path.resolve() in kept:
@@ -38,8 +40,9 @@ def clear(folder: Path, names: Iterable[str], *, but_for: Iterable[Path] = ()) -
             path.unlink(missing_ok=True)
 
 
-HALF_WRITTEN = re.compile(r"\..+\.\d+")
-"""Names of the temporary files of `atomic`."""
+def print_contents(folder: Path) -> None:
+    """Print the names of the files in a folder of results."""
+    print(f"left in {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.name[0] != '.'))}")
 
 
 class RunDirectory:
@@ -55,40 +58,39 @@ class RunDirectory:
         self.trace = path / "trace.json"
 
     @property
-    def started(self) -> bool:
-        """Whether there is a state from which a run can go on."""
+    def has_checkpoint(self) -> bool:
+        """True if there is a checkpoint from which the run can resume."""
         return self.last.is_file() or self.previous.is_file()
 
     def top_weights(self, step: int) -> Path:
-        """Where one of the best few is kept."""
+        """Return the path of one of the best few weights."""
         return self.top / f"step-{step:08d}.safetensors"
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Leave the resolved configuration as YAML."""
+        """Write the resolved configuration as YAML."""
         atomic.write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
 
-    def clear_torn(self, *, last_too: bool) -> None:
-        """Remove what a killed process left half written, and a last state that was given up for the one before.
-
-        That would come to stand in the place of the one before, which is good, when the next is saved.
+    def remove_partial_files(self, *, drop_last: bool) -> None:
+        """Remove the temporary files of a killed process.
 
         Args:
-            last_too: whether it was given up.
+            drop_last: also remove the last checkpoint, because it is damaged and the run resumes from the previous one.
+                Otherwise the next save would replace the sound previous checkpoint by the damaged one.
         """
         for folder in (self.path, self.last.parent, self.top):
             for path in folder.glob(".*"):
-                if HALF_WRITTEN.fullmatch(path.name):
+                if TEMPORARY_NAME.fullmatch(path.name):
                     path.unlink()
-        if last_too:
+        if drop_last:
             self.last.unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
-        """Move what an earlier run left into `earlier-N`, and return that folder; nothing is deleted."""
-        found = [self.path / name for name in OURS if (self.path / name).exists()]
-        if not found:
+        """Move the files of an earlier run into `earlier-N` and return that folder; nothing is deleted."""
+        files = [path for name in RUN_FILES if (path := self.path / name).exists()]
+        if not files:
             return None
         aside = next(p for n in range(1, 1_000_000) if not (p := self.path / f"earlier-{n}").exists())
         aside.mkdir(parents=True)
-        for item in found:
-            item.rename(aside / item.name)
+        for path in files:
+            path.rename(aside / path.name)
         return aside

@@ -1,6 +1,6 @@
-"""What a run says of itself to those outside: status.json in its folder, which names one state at a time.
+"""Status of a run for other processes: status.json in its folder, which names one state.
 
-It is the only judge of how a run ended: a scheduler calls a job completed when its process ended, whatever it said.
+Only this file decides how a run ended: a scheduler calls every job completed whose process exited.
 """
 
 from __future__ import annotations
@@ -16,76 +16,73 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visual_transformers import atomic, json_text
-from visual_transformers.errors import Interrupted, LostError, UserError
-from visual_transformers.distributed.environment import is_first
+from visual_transformers.distributed.environment import is_main_process
+from visual_transformers.errors import Interrupted, PeerLostError, UserError
 from visual_transformers.runs.lock import is_held
 
 State = Literal["queued", "running", "finished", "failed", "stopped"]
-"""`queued`: given to a launcher; `stopped`: was asked to stop, saved itself, and can go on."""
+"""`queued`: given to a launcher; `stopped`: interrupted and saved, so that it can resume."""
 Content = dict[str, Any]
 FILE = "status.json"
 SUBMISSION = "submission.json"
-"""Beside it, where a sweep notes to which scheduler it gave a job, and that the job has `ended`."""
+"""File next to it in which a sweep notes to which scheduler it gave a job, and later that the job has `ended`."""
 LONGEST_ERROR = 2000
 
 
 def write(folder: Path, state: State, **facts: Any) -> None:
-    """Enter a state. Facts of earlier states stay, but for how those ended.
+    """Write status.json with a new state and `facts`: `about` (the run's metadata), `score`, `error`, `traceback`.
 
-    Args:
-        folder: of the run, or of what a mode leaves there.
-        state: the state that begins now.
-        facts: `about` (see `about.about`), `score`, `error`, `traceback` and the like.
+    Of the earlier content only `about` stays.
     """
-    kept = {key: value for key, value in read(folder).items() if key == "about"}
-    moment = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    who = {"host": socket.gethostname(), "process": os.getpid(), "job": slurm_job(), "restarts": restarts()}
-    content = {key: value for key, value in (moment | who | kept | facts).items() if value is not None}
+    metadata = {key: value for key, value in read(folder).items() if key == "about"}
+    when = {"state": state, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    who = {"host": socket.gethostname(), "process": os.getpid(), "job": slurm_job_id(), "restarts": restart_count()}
+    content = {key: value for key, value in (when | who | metadata | facts).items() if value is not None}
     atomic.write_text(folder / FILE, json_text.dumps(content, indent=2) + "\n")
 
 
-def restarts() -> int:
-    """How often SLURM has started this job again."""
+def restart_count() -> int:
+    """Return how often SLURM has restarted this job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
-def slurm_job() -> str | None:
-    """SLURM's number of the job that this process belongs to, the same after every restart."""
+def slurm_job_id() -> str | None:
+    """Return the id of the SLURM job that this process belongs to, which stays the same after a restart."""
     return os.environ.get("SLURM_JOB_ID")
 
 
 def read(folder: Path) -> Content:
-    """The state that a folder's status.json names, with its facts; empty if there is none that can be read."""
-    content = node(folder / FILE)
+    """Read a folder's status.json; empty if there is none or it is damaged."""
+    content = read_json(folder / FILE)
     return content if isinstance(content.get("state"), str) else {}
 
 
-def seen(folder: Path, run: Path) -> Content:
-    """The same as it looks from outside: `unfinished` where nobody works on the `run`, whatever is said.
+def effective_status(folder: Path, run: Path) -> Content:
+    """Read a status, and report `unfinished` if no live process holds the run's lock.
 
-    That is a run that is called running, or queued by a job that ended before it said anything, or by a command of
-    this machine that ended before it sent the job.
+    A queued job is `unfinished` too if it ended before it wrote a status, or if the command on this machine that
+    should have submitted it has ended.
     """
     content = read(folder)
     match content.get("state"):
         case "running":
-            left = not is_held(run)
+            is_abandoned = not is_held(run)
         case "queued":
-            sent = node(folder / SUBMISSION)
-            left = bool(sent.get("ended")) if sent else _is_gone(content)
+            submission = read_json(folder / SUBMISSION)
+            is_abandoned = bool(submission.get("ended")) if submission else _is_writer_gone(content)
         case _:
-            left = False
-    return content | {"state": "unfinished"} if left else content
+            is_abandoned = False
+    return content | {"state": "unfinished"} if is_abandoned else content
 
 
-def _is_gone(content: Content) -> bool:
-    """Whether the process that wrote a status was of this machine and has ended."""
-    here = content.get("host") == socket.gethostname()
-    return here and not Path(f"/proc/{content.get('process')}").exists()
+def _is_writer_gone(content: Content) -> bool:
+    """Return True if the process that wrote a status ran on this machine and has ended."""
+    is_local = content.get("host") == socket.gethostname()
+    return is_local and not Path(f"/proc/{content.get('process')}").exists()
 
 
-def node(path: Path) -> Content:
-    """What a JSON file holds; empty if it is not there, torn, or something else."""
+def read_json(path: Path) -> Content:
+    """Read a JSON object; empty if the file is missing, damaged or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -93,26 +90,26 @@ def node(path: Path) -> Content:
     return content if isinstance(content, dict) else {}
 
 
-class Kept:
-    """Receives the score of what is done while a status is kept."""
+class Outcome:
+    """Score of a run, which the body of `track` sets."""
 
     score: float | None = None
 
 
 @contextmanager
-def kept(folder: Path, *, main: bool, **facts: Any) -> Iterator[Kept]:
-    """A context whose state is `running`, and after it what became of it.
+def track(folder: Path, *, main: bool, **facts: Any) -> Iterator[Outcome]:
+    """Keep the status at `running` within the context, then write how it ended.
 
-    Of several processes the main one keeps the status, and another one enters only why it failed. A process that is
-    killed, or ends at once, leaves `running` behind, which is seen as `unfinished`.
+    Only the main process writes the status; another one writes only an error of its own. A process that is killed
+    leaves `running` behind, which `effective_status` reports as `unfinished`.
     """
-    outcome = Kept()
+    outcome = Outcome()
     if main:
         write(folder, "running", **facts)
     try:
         yield outcome
     except Exception as error:
-        failed(folder, error)
+        write_failure(folder, error)
         raise
     except (Interrupted, SystemExit):
         if main:
@@ -122,10 +119,10 @@ def kept(folder: Path, *, main: bool, **facts: Any) -> Iterator[Kept]:
         write(folder, "finished", score=outcome.score)
 
 
-def failed(folder: Path, error: Exception) -> None:
-    """Enter the state `failed`, with the error; with its traceback if the message does not explain it."""
-    if isinstance(error, LostError) and (not is_first() or read(folder).get("state") == "failed"):
-        return  # the process that was lost has said why, or was the first one, and ended otherwise than by failing
+def write_failure(folder: Path, error: Exception) -> None:
+    """Write the state `failed` with the error, and its traceback unless the message explains it."""
+    if isinstance(error, PeerLostError) and (not is_main_process() or read(folder).get("state") == "failed"):
+        return  # the lost process has written its error, or was the main process and did not fail
     explained = isinstance(error, UserError | OSError)
     message = str(error) if explained else f"{type(error).__name__}: {error}"
     trace = None if explained else "".join(traceback.format_exception(error))

@@ -1,6 +1,6 @@
-"""The folder of a sweep: which job has which number, how each of them stands, and what is left to do.
+"""Folder of a sweep: numbers of the jobs, their status, and which of them are due.
 
-Everything is read from files, so that a sweep is found again after whoever started it is gone.
+All of it is read from files, so that a later command finds the sweep again.
 """
 
 from __future__ import annotations
@@ -19,25 +19,22 @@ from typing import Any
 import yaml
 
 from visual_transformers import atomic
-from visual_transformers.tables import print_table
 from visual_transformers.runs import status
+from visual_transformers.tables import print_table
 
-HOW_IT_RUNS = ("mode=", "resume", "checkpoint.", "debug.", "hydra", "hardware", "logger", "sweep.")
-"""Beginnings of overrides that say how a sweep or job runs, and not which one it is."""
+EXECUTION_PREFIXES = ("mode=", "resume", "checkpoint.", "debug.", "hydra", "hardware", "logger", "sweep.")
+"""Prefixes of overrides that say how a sweep or job is executed, and do not identify it."""
 LONGEST_NAME = 80
 TRAIN, NEW = "train", "new"
+OVERRIDES = "overrides.yaml"
+FileContents = dict[Path, str | None]
+"""Text of files by path; None for a missing file."""
+Submission = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep: a run in a folder of its own.
-
-    Args:
-        number: of the job, and the name of its folder.
-        folder: of the run.
-        overrides: with which it is composed.
-        mode: what it does.
-    """
+    """One job of a sweep: a run in its own folder, which is named by the job's number."""
 
     number: int
     folder: Path
@@ -45,24 +42,24 @@ class Job:
     mode: str = TRAIN
 
     @property
-    def place(self) -> Path:
-        """The folder of its status: the run's, or what the mode leaves in it."""
+    def status_dir(self) -> Path:
+        """Folder of the job's status: the run's, or that of the mode in it."""
         return self.folder if self.mode == TRAIN else self.folder / self.mode
 
     @property
     def status(self) -> status.Content:
-        """How it stands: as its status.json says, but `unfinished` where nobody works on what is called running."""
-        return status.seen(self.place, self.folder)
+        """Content of its status.json; the state is `unfinished` if no process works on it any longer."""
+        return status.effective_status(self.status_dir, self.folder)
 
     @property
     def state(self) -> str:
-        """The state alone; `new` if there is none yet."""
+        """State in its status; `new` if it has none."""
         return str(self.status.get("state", NEW))
 
     def is_due(self, *, retry_failed: bool) -> bool:
-        """Whether it is to be started: whatever is not finished, unless somebody works on it.
+        """Return True if the job should start: it is neither running nor finished.
 
-        Only training is done once; the other modes take little time, and are done again.
+        Only a training is done once; the other modes take little time and are repeated.
         """
         state = self.state
         if state == "running":
@@ -72,101 +69,101 @@ class Job:
         return state != "finished" and (retry_failed or state != "failed")
 
     @contextmanager
-    def queued(self) -> Iterator[None]:
-        """A context in which it is given to a launcher; if that fails it is as it was before."""
-        before = self.queue()
+    def queue_or_restore(self) -> Iterator[None]:
+        """Mark the job as queued while it is given to a launcher; restore its files if that fails."""
+        before = self.mark_queued()
         try:
             yield
         except Exception:
-            self.take_back(before)
+            self.restore_files(before)
             raise
 
-    def queue(self) -> Before:
-        """Note that it is given to a launcher; returns what `take_back` needs."""
-        overrides, submission = self.folder / OVERRIDES, self.place / status.SUBMISSION
-        noted = (overrides, submission, self.place / status.FILE)
-        before = {path: path.read_text(encoding="utf-8") if path.is_file() else None for path in noted}
+    def mark_queued(self) -> FileContents:
+        """Write the job's overrides and the status `queued`; return the earlier contents of the files."""
+        overrides, submission = self.folder / OVERRIDES, self.status_dir / status.SUBMISSION
+        paths = (overrides, submission, self.status_dir / status.FILE)
+        before = {path: path.read_text(encoding="utf-8") if path.is_file() else None for path in paths}
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.mode == TRAIN or before[overrides] is None:  # another mode's are not those of the training
+        if self.mode == TRAIN or before[overrides] is None:  # the overrides of another mode are not the training's
             atomic.write_text(overrides, yaml.safe_dump(list(self.overrides), width=1000))
         submission.unlink(missing_ok=True)
-        status.write(self.place, "queued")
+        status.write(self.status_dir, "queued")
         return before
 
-    def take_back(self, before: Before) -> None:
-        """Undo `queue`, of a job that could not be sent."""
+    def restore_files(self, before: FileContents) -> None:
+        """Undo `mark_queued` for a job that could not be submitted."""
         for path, text in before.items():
             if text is None:
                 path.unlink(missing_ok=True)
             else:
                 atomic.write_text(path, text)
-        for folder in (self.place, self.folder):
-            with suppress(OSError):  # there was more in it
+        for folder in (self.status_dir, self.folder):
+            with suppress(OSError):  # it holds other files
                 folder.rmdir()
 
-    def submitted(self, submission: Submission) -> None:
-        """Note where it was sent: the scheduler's `id`, its `log`, and later that it has `ended`."""
-        atomic.write_text(self.place / status.SUBMISSION, json.dumps(submission) + "\n")
+    def write_submission(self, submission: Submission) -> None:
+        """Write the job's submission: the scheduler's `id`, its `log`, and later that it has `ended`."""
+        atomic.write_text(self.status_dir / status.SUBMISSION, json.dumps(submission) + "\n")
 
     @property
     def submission(self) -> Submission:
-        """Where it was sent; empty for a job of this machine."""
-        return status.node(self.place / status.SUBMISSION)
+        """Submission of the job; empty for a job of this machine."""
+        return status.read_json(self.status_dir / status.SUBMISSION)
 
 
-Before = dict[Path, str | None]
-"""What the files held in which a job's state is noted; None for one that was not there."""
-Submission = dict[str, Any]
-OVERRIDES = "overrides.yaml"
-LAUNCHED: list[Job] = []
-"""The jobs of the sweep that this process runs."""
+LAUNCHED_JOBS: list[Job] = []
+"""Jobs of the sweep that this process runs."""
 
 
 class SweepFolder:
-    """The jobs of a sweep, in folders named by their numbers."""
+    """Jobs of a sweep, in folders named by their numbers."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def jobs(self) -> Iterator[Job]:
-        """Those that are there, by number."""
-        folders = [folder for folder in self.path.glob("*") if folder.name.isdigit()]
-        for folder in sorted(folders, key=lambda folder: int(folder.name)):
+        """Yield the existing jobs by number."""
+        for number in sorted(self._numbers()):
+            folder = self.path / str(number)
             if (overrides := _read_overrides(folder)) is not None:
-                yield Job(int(folder.name), folder, overrides)
+                yield Job(number, folder, overrides)
 
-    def numbered(self, several: Sequence[Sequence[str]], modes: Iterable[str]) -> list[Job]:
-        """A job for each list of overrides: the one that is there already, or one with the next free number.
+    def _numbers(self) -> set[int]:
+        return {int(folder.name) for folder in self.path.glob("*") if folder.name.isdigit()}
 
-        So jobs keep their numbers when a sweep is given further values. Where an earlier command varied what this one
-        does not, as the precision, several have the same place in this one: it takes the one that is most like it.
+    def assign_numbers(self, several: Sequence[Sequence[str]], modes: Iterable[str]) -> list[Job]:
+        """Return a job for each list of overrides: the existing one, or one with the next free number.
+
+        Jobs therefore keep their numbers when a sweep is given further values. Several existing jobs can match one list
+        of overrides if an earlier command varied a setting that this one does not vary, e.g. the precision. The one
+        that shares the most overrides is taken.
         """
         varied = _varied(several)
         known: dict[frozenset[str], list[Job]] = defaultdict(list)
         for job in self.jobs():
             known[_identity(job.overrides, varied)].append(job)
-        taken = {int(folder.name) for folder in self.path.glob("*") if folder.name.isdigit()}
-        found = []
+        taken = self._numbers()
+        assigned = []
         for overrides, mode in zip(several, modes, strict=True):
-            there = known[_identity(overrides, varied)]
-            if not there:
+            candidates = known[_identity(overrides, varied)]
+            if not candidates:
                 number = next(number for number in count() if number not in taken)
                 taken.add(number)
-                there.append(Job(number, self.path / str(number), tuple(overrides)))
-            nearest = max(there, key=lambda job: len(set(overrides).intersection(job.overrides)))
-            found.append(Job(nearest.number, nearest.folder, tuple(overrides), mode))
-        return found
+                candidates.append(Job(number, self.path / str(number), tuple(overrides)))
+            nearest = max(candidates, key=lambda job: len(set(overrides).intersection(job.overrides)))
+            assigned.append(Job(nearest.number, nearest.folder, tuple(overrides), mode))
+        return assigned
 
 
-def name_of(overrides: Iterable[str]) -> str:
-    """The name of a sweep: by its overrides, so that the same command finds its folder again."""
-    return slug([override for override in overrides if not override.startswith(HOW_IT_RUNS)])
+def make_sweep_name(overrides: Iterable[str]) -> str:
+    """Name a sweep by its overrides, so that the same command finds its folder again."""
+    return slugify([override for override in overrides if not override.startswith(EXECUTION_PREFIXES)])
 
 
-def slug(overrides: list[str]) -> str:
-    """A folder name for a command's overrides: readable, another one for other overrides, and free of `=` and `,`.
+def slugify(overrides: list[str]) -> str:
+    """Turn overrides into a readable, unique folder name without `=` and `,`.
 
-    Those two would have to be quoted wherever a file of the sweep is named on a command line.
+    These two would have to be quoted wherever a command line names a file of the sweep.
     """
     text = ",".join(overrides) or "defaults"
     name = re.sub(r"[^\w.+-]+", "_", text.replace("=", "-").replace(",", "+"))
@@ -175,30 +172,30 @@ def slug(overrides: list[str]) -> str:
 
 def _read_overrides(folder: Path) -> tuple[str, ...] | None:
     try:
-        found = yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8"))
+        content = yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return tuple(map(str, found)) if isinstance(found, list) else None
+    return tuple(map(str, content)) if isinstance(content, list) else None
 
 
 def _varied(several: Iterable[Iterable[str]]) -> set[str]:
-    """Keys whose overrides are not alike in all jobs of a sweep."""
+    """Return the keys whose overrides differ between the jobs of a sweep."""
     jobs = [set(overrides) for overrides in several]
-    alike = set.intersection(*jobs) if jobs else set()
-    return {override.partition("=")[0] for overrides in jobs for override in overrides - alike}
+    shared = set.intersection(*jobs) if jobs else set()
+    return {override.partition("=")[0] for overrides in jobs for override in overrides - shared}
 
 
 def _identity(overrides: Iterable[str], varied: set[str]) -> frozenset[str]:
-    """What makes a job this one; how it runs does only where the sweep varies that, as the precision."""
+    """Return the overrides that identify a job; those of its execution only if the sweep varies them."""
     return frozenset(
         override
         for override in overrides
-        if not override.startswith(HOW_IT_RUNS) or override.partition("=")[0] in varied
+        if not override.startswith(EXECUTION_PREFIXES) or override.partition("=")[0] in varied
     )
 
 
-def differing(jobs: Iterable[Job]) -> dict[int, str]:
-    """What tells the jobs apart, by number: those of their overrides that not all of them have."""
+def describe_differences(jobs: Iterable[Job]) -> dict[int, str]:
+    """Return by job number the overrides that not all jobs share, as text."""
     jobs = list(jobs)
     varied = _varied(job.overrides for job in jobs)
     return {
@@ -208,31 +205,31 @@ def differing(jobs: Iterable[Job]) -> dict[int, str]:
 
 
 def print_outcomes(path: Path, jobs: list[Job]) -> None:
-    """A table of how the jobs of a sweep stand, and below it why those failed that did."""
+    """Print a table of the jobs of a sweep, and below it the errors of those that failed."""
     jobs = sorted(jobs, key=lambda job: job.number)
-    named, statuses = differing(jobs), [job.status for job in jobs]
-    rows = [_row(job, named[job.number], found) for job, found in zip(jobs, statuses, strict=True)]
+    differences, statuses, rows = describe_differences(jobs), [job.status for job in jobs], []
+    for job, content in zip(jobs, statuses, strict=True):
+        score, metric = content.get("score"), content.get("about", {}).get("metric", "")
+        rows.append(
+            {
+                "job": str(job.number),
+                "overrides": differences[job.number],
+                "state": str(content.get("state", NEW)),
+                "score": "" if score is None else f"{metric} {score:.4f}".strip(),
+                "restarts": str(content.get("restarts") or ""),
+            }
+        )
     counts = Counter(row["state"] for row in rows)
     others = len({job.number for job in SweepFolder(path).jobs()} - {job.number for job in jobs})
-    besides = f" (and {others} of other commands)" if others else ""
-    print_table(f"{path}: {', '.join(f'{count} {state}' for state, count in counts.items())}{besides}", rows)
-    for row, job, found in zip(rows, jobs, statuses, strict=True):
-        if row["state"] != "finished" and (why := found.get("traceback") or found.get("error") or log_of(job)):
-            print(f"job {row['job']} {row['state']}: {str(why).strip()}")
+    suffix = f" (and {others} of other commands)" if others else ""
+    print_table(f"{path}: {', '.join(f'{count} {state}' for state, count in counts.items())}{suffix}", rows)
+    for row, job, content in zip(rows, jobs, statuses, strict=True):
+        reason = content.get("traceback") or content.get("error") or describe_log(job)
+        if row["state"] != "finished" and reason:
+            print(f"job {row['job']} {row['state']}: {str(reason).strip()}")
 
 
-def _row(job: Job, overrides: str, found: status.Content) -> dict[str, str]:
-    score, metric = found.get("score"), found.get("about", {}).get("metric", "")
-    return {
-        "job": str(job.number),
-        "overrides": overrides,
-        "state": str(found.get("state", NEW)),
-        "score": "" if score is None else f"{metric} {score:.4f}".strip(),
-        "restarts": str(found.get("restarts") or ""),
-    }
-
-
-def log_of(job: Job) -> str:
-    """Where the output of a job is kept, which a scheduler ran."""
+def describe_log(job: Job) -> str:
+    """Return a reference to the scheduler's log of a job; empty if there is none."""
     log = job.submission.get("log")
     return f"see {log}" if log else ""

@@ -1,4 +1,4 @@
-"""Scores over a whole data set: counts are summed over all batches first, and divided once at the end."""
+"""Scores of a whole data set: counts are summed over all batches and divided once at the end."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 ClassTable = dict[str, dict[str, float]]
-"""Rows by class name, columns by score; NaN where a class has nothing to score."""
+"""Rows by class name, columns by score; NaN if the score is undefined for a class."""
 
 
 class ConfusionMatrix(Metric):
-    """Counts of (truth, prediction) over a data set; `compute` gives them as (classes, classes) in float64.
+    """Confusion matrix (classes, classes) in float64, true classes in rows.
 
-    Not torchmetrics' own: that one picks out the targets that count by a mask and so waits for the device at every
-    update, and with deterministic algorithms it needs memory for targets x classes^2 numbers. Here what does not
-    count falls into one more bin.
+    torchmetrics' own selects the valid targets by a mask, which waits for the device in every update, and with
+    deterministic algorithms it allocates targets x classes^2 numbers. Here ignored targets are counted in an extra bin.
     """
 
     counts: Tensor
 
-    def __init__(self, classes: int, ignore: int):
+    def __init__(self, classes: int, ignore_index: int):
         super().__init__(sync_on_compute=False)
-        self.classes, self.ignore = classes, ignore
+        self.classes, self.ignore_index = classes, ignore_index
         self.add_state("counts", torch.zeros(classes**2 + 1, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add class indices of one shape."""
-        bins = torch.where(targets == self.ignore, self.classes**2, targets * self.classes + predictions).flatten()
+        """Add class indices of the same shape."""
+        ignored = targets == self.ignore_index
+        bins = torch.where(ignored, self.classes**2, targets * self.classes + predictions).flatten()
         self.counts.scatter_add_(0, bins, torch.ones_like(bins))
 
     def compute(self) -> Tensor:
-        """The matrix, truth in rows."""
+        """Return the matrix."""
         return self.counts[:-1].reshape(self.classes, self.classes).double()
 
 
-class Total(Metric):
-    """A sum in float64, for sums over a data set's pixels outgrow float32's 24 bits.
+class Float64Sum(Metric):
+    """Sum in float64, because sums over the pixels of a data set exceed the 24 bits of float32.
 
-    Not torchmetrics' SumMetric: moved to a device, version 1.9's rounds what it adds to float32.
+    torchmetrics' SumMetric (1.9) rounds its summands to float32 once it is moved to a device.
     """
 
     total: Tensor
@@ -56,77 +56,70 @@ class Total(Metric):
         self.total += value
 
     def compute(self) -> Tensor:
-        """The sum."""
+        """Return the sum."""
         return self.total
 
 
 class Scores(nn.Module, ABC):
-    """Loss and predictions of many batches; `state_dict` holds what was counted so far.
+    """Mean loss and scores of many batches.
 
     Args:
         classes: names of the classes.
-        ignore: the target that counts nowhere.
+        ignore_index: target that is ignored.
     """
 
     metrics: ClassVar[tuple[str, ...]]
 
-    def __init__(self, classes: list[str], ignore: int):
+    def __init__(self, classes: list[str], ignore_index: int):
         super().__init__()
         self.classes = classes
-        self.confusion = ConfusionMatrix(len(classes), ignore)
-        self.loss_sum, self.count = Total(), Total()
+        self.confusion = ConfusionMatrix(len(classes), ignore_index)
+        self.loss_sum, self.count = Float64Sum(), Float64Sum()
 
     @property
     def names(self) -> list[str]:
-        """Names of the scores that `compute` gives beside the loss, the higher the better."""
+        """Names of the scores from `compute` except the loss; higher is better."""
         return list(self.metrics)
 
     def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor, count: Tensor) -> None:
-        """Add a batch; nothing is read back from the device."""
+        """Add a batch without waiting for the device."""
         self.loss_sum.update(loss_sum)
         self.count.update(count)
-        self._update(logits.detach(), targets)
-
-    @abstractmethod
-    def _update(self, logits: Tensor, targets: Tensor) -> None:
-        """Count a batch's predictions."""
+        self.confusion.update(logits.argmax(dim=1), targets)
 
     def compute(self) -> dict[str, float]:
-        """The scores of everything added, by name."""
-        with warnings.catch_warnings():  # of counts that were restored, not added here
+        """Return loss and scores of all batches by name."""
+        with warnings.catch_warnings():  # torchmetrics warns about counts that come from a checkpoint
             warnings.filterwarnings("ignore", ".*compute.*was called before the ..update.. method")
-            return self._all()
-
-    def _all(self) -> dict[str, float]:
-        return {"loss": float(self.loss_sum.compute() / self.count.compute())} | self._compute()
+            return {"loss": float(self.loss_sum.compute() / self.count.compute())} | self._compute_scores()
 
     @abstractmethod
-    def _compute(self) -> dict[str, float]:
-        """The scores beside the loss."""
+    def _compute_scores(self) -> dict[str, float]:
+        """Return the scores by name."""
 
     @abstractmethod
-    def table(self) -> ClassTable:
-        """Scores of each class."""
+    def compute_table(self) -> ClassTable:
+        """Return the scores of each class."""
 
     def reset(self) -> None:
-        """Forget everything added."""
+        """Forget all batches."""
         for metric in self._metrics():
             metric.reset()
 
-    def together(self) -> Scores:
-        """Add up what all processes counted; to be read, not added to. Collective: every process must call it."""
+    def sync(self) -> Scores:
+        """Sum the counts of all ranks, for reading only until `unsync`. Collective: every rank must call it."""
         for metric in self._metrics():
             metric.sync()
         return self
 
-    def apart(self) -> None:
-        """Go back to what this process counted, to count on."""
+    def unsync(self) -> None:
+        """Restore the counts of this rank."""
         for metric in self._metrics():
             if metric._is_synced:
                 metric.unsync()
 
-    def persistent(self) -> Scores:
-        """Make `state_dict` carry the counts, for a run that stops within an epoch."""
+    def make_persistent(self) -> Scores:
+        """Include the counts in `state_dict`, for runs that stop within an epoch."""
         for metric in self._metrics():
             metric.persistent(True)
         return self
@@ -136,63 +129,58 @@ class Scores(nn.Module, ABC):
 
 
 class ClassificationScores(Scores):
-    """top1, and top5 where there are more than five classes: logits (B, C), targets (B)."""
+    """top1, and top5 if there are more than five classes, of logits (B, C) and targets (B)."""
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
-    def __init__(self, classes: list[str], ignore: int):
-        super().__init__(classes, ignore)
-        self.in_top5 = Total()
+    def __init__(self, classes: list[str], ignore_index: int):
+        super().__init__(classes, ignore_index)
+        self.in_top5 = Float64Sum()
 
     @property
     def names(self) -> list[str]:
-        """top1, and top5 where it says anything."""
+        """top1, and top5 if there are more than five classes."""
         return list(self.metrics if len(self.classes) > 5 else self.metrics[:1])
 
-    def _update(self, logits: Tensor, targets: Tensor) -> None:
-        self.confusion.update(logits.argmax(dim=1), targets)
+    def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor, count: Tensor) -> None:
+        """Add a batch without waiting for the device."""
+        super().update(logits, targets, loss_sum, count)
         if "top5" in self.names:
-            self.in_top5.update((logits.topk(5, dim=1).indices == targets[:, None]).sum())
+            self.in_top5.update((logits.detach().topk(5, dim=1).indices == targets[:, None]).sum())
 
-    def _compute(self) -> dict[str, float]:
+    def _compute_scores(self) -> dict[str, float]:
         matrix = self.confusion.compute()
         scores = {"top1": float(matrix.diag().sum() / matrix.sum())}
         if "top5" in self.names:
             scores["top5"] = float(self.in_top5.compute() / matrix.sum())
         return scores
 
-    def table(self) -> ClassTable:
-        """Recall and precision of each class."""
+    def compute_table(self) -> ClassTable:
+        """Return recall and precision of each class."""
         matrix = self.confusion.compute()
-        recall, precision = matrix.diag() / matrix.sum(1), matrix.diag() / matrix.sum(0)
-        return {
-            name: {"recall": float(r), "precision": float(p)}
-            for name, r, p in zip(self.classes, recall, precision, strict=True)
-        }
+        return _tabulate(self.classes, recall=matrix.diag() / matrix.sum(1), precision=matrix.diag() / matrix.sum(0))
 
 
 class SegmentationScores(Scores):
-    """Scores of a confusion matrix over all pixels that count: logits (B, C, H, W), targets (B, H, W).
+    """Scores of the confusion matrix over all valid pixels, of logits (B, C, H, W) and targets (B, H, W).
 
-    n_ij pixels of class i are predicted as j: pixel accuracy = sum n_ii / sum n_ij, class accuracy = n_ii / sum_j n_ij,
-    IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii). Mean IoU leaves out classes that neither the truth nor the
-    prediction has; one that is only predicted counts as 0, as in mmsegmentation. mIoU_true_classes and the mean class
-    accuracy leave that one out too, as the evaluators of COCO and Detectron2 do. fwIoU weighs IoU by true pixels.
+    With n_ij pixels of class i predicted as j: pixel accuracy = sum n_ii / sum n_ij, class accuracy =
+    n_ii / sum_j n_ij, IoU = n_ii / (sum_j n_ij + sum_j n_ji - n_ii). mIoU omits classes that occur neither in targets
+    nor in predictions; a class that occurs only in predictions has IoU 0, as in mmsegmentation. mIoU_true_classes and
+    the mean class accuracy omit such a class too, like the evaluators of COCO and Detectron2. fwIoU weights IoU
+    by true pixels.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("mIoU", "mIoU_true_classes", "pixel_accuracy", "mean_class_accuracy", "fwIoU")
 
-    def _update(self, logits: Tensor, targets: Tensor) -> None:
-        self.confusion.update(logits.argmax(dim=1), targets)
-
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return correct, true and predicted pixels (C) by class."""
         matrix = self.confusion.compute()
         return matrix.diag(), matrix.sum(1), matrix.sum(0)
 
-    def _compute(self) -> dict[str, float]:
+    def _compute_scores(self) -> dict[str, float]:
         hits, truth, predicted = self._counts()
-        union = truth + predicted - hits
-        iou = hits / union  # NaN where the union is empty
+        iou = hits / (truth + predicted - hits)  # NaN for an empty union
         return {
             "mIoU": float(iou.nanmean()),
             "mIoU_true_classes": float(iou[truth > 0].mean()),
@@ -201,12 +189,12 @@ class SegmentationScores(Scores):
             "fwIoU": float((truth * iou).nansum() / truth.sum()),
         }
 
-    def table(self) -> ClassTable:
-        """IoU, accuracy and share of the true pixels of each class."""
+    def compute_table(self) -> ClassTable:
+        """Return IoU, accuracy and share of the true pixels of each class."""
         hits, truth, predicted = self._counts()
-        columns = {
-            "IoU": hits / (truth + predicted - hits),
-            "accuracy": hits / truth,
-            "share_of_pixels": truth / truth.sum(),
-        }
-        return {name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(self.classes)}
+        iou, share = hits / (truth + predicted - hits), truth / truth.sum()
+        return _tabulate(self.classes, IoU=iou, accuracy=hits / truth, share_of_pixels=share)
+
+
+def _tabulate(classes: list[str], **columns: Tensor) -> ClassTable:
+    return {name: {key: float(column[i]) for key, column in columns.items()} for i, name in enumerate(classes)}

@@ -1,108 +1,117 @@
-"""The tasks: what a batch's loss is, which images or pixels count, and how a whole data set is scored."""
+"""Tasks: loss of a batch, valid targets, and scores of a data set."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from visual_transformers.data.normalization import IGNORE
-from visual_transformers.errors import ConfigError, suggestion
+from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.errors import ConfigError, suggest
 from visual_transformers.tasks.metrics import ClassificationScores, Scores, SegmentationScores
 
 
 @dataclass(kw_only=True)
 class Task(ABC):
-    """Cross entropy over classes, of images or of pixels.
+    """Cross entropy over the classes of images or pixels.
 
     Args:
-        metric: the validation score that picks the best checkpoint, the higher the better.
+        metric: validation score that selects the best checkpoint; higher is better.
         label_smoothing: share of each target that is spread over all classes, in training only.
     """
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
-    ignore: ClassVar[int]
+    scores_type: ClassVar[type[Scores]]
+    ignore_index: ClassVar[int]
+    profile_image_size: ClassVar[tuple[int, int]]
+    """Height and width at which the paper counts the costs of the task's models, pixels."""
+    profile_classes: ClassVar[int]
     metric: str
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     _weights: Tensor | None = field(default=None, init=False, repr=False, compare=False)
-    """Of the classes in a training loss, float32 (C) on the device of the targets; None where all weigh alike."""
+    """Class weights of the training loss, float32 (C) on the device of the targets; None if all are 1."""
 
     def prepare(self, classes: list[str], device: torch.device) -> None:
-        """Learn which classes the data set has, and where its targets will be.
+        """Check the task against the classes of the data set; `device` is that of the targets.
 
         Raises:
-            ConfigError: if there is only one, or the metric does not exist for them, as top5 of five classes.
+            ConfigError: if there is only one class, or the metric does not exist for them, e.g. top5 of five classes.
         """
         if len(classes) < 2:
             raise ConfigError(
                 f"data: has a single class ({', '.join(classes)}), so there is nothing to learn. Name at least two; "
                 "for masks of one kind of object, the background is a class too."
             )
-        if self.metric not in self.scores(classes).names:
+        names = self.make_scores(classes).names
+        if self.metric not in names:
             raise ConfigError(
-                f"task.metric={self.metric}: with {len(classes)} classes there are "
-                f"{', '.join(self.scores(classes).names)}"
+                f"task.metric={self.metric}: with {len(classes)} classes there is no such score. Choose one of "
+                f"{', '.join(names)}"
             )
 
     def loss_sum(self, logits: Tensor, targets: Tensor, *, training: bool) -> Tensor:
-        """Sum of the cross entropies of the targets that count, in float32 or more.
+        """Sum the cross entropies of the valid targets in at least float32.
 
-        Logits are (B, C, ...), targets (B, ...), or shares of the classes (B, C) of mixed images. In training labels
-        are smoothed and classes weighted; `weight` is what the sum is divided by then, and `count` otherwise.
+        Training smooths the labels and weights the classes. Divide the sum by `sum_weights` in training, by `count`
+        otherwise.
+
+        Args:
+            logits: (B, C, ...).
+            targets: class indices (B, ...), or class shares (B, C) of mixed images.
+            training: whether this is a training loss.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(
             logits,
             targets,
             weight=self._weights.to(logits.dtype) if training and self._weights is not None else None,
-            ignore_index=self.ignore,
+            ignore_index=self.ignore_index,
             reduction="sum",
             label_smoothing=self.label_smoothing if training else 0.0,
         )
 
+    def valid_mask(self, targets: Tensor) -> Tensor | None:
+        """Mask of targets that are not ignored; None if all are valid."""
+        return targets != self.ignore_index
+
     def count(self, targets: Tensor) -> Tensor:
-        """How many targets count: a scalar on their device."""
-        return (targets != self.ignore).sum()
+        """Count the valid targets: a scalar on their device."""
+        mask = self.valid_mask(targets)
+        return torch.full((), len(targets), device=targets.device) if mask is None else mask.sum()
 
-    def counted(self, targets: Tensor) -> Tensor | None:
-        """Which targets count, as bool of their shape; None for all."""
-        return targets != self.ignore
-
-    def weight(self, targets: Tensor) -> Tensor:
-        """What a training loss of these targets is divided by, a scalar on their device: without weights their count.
-
-        As torch's cross entropy has it: the sum of the weights of the targets that count.
-        """
+    def sum_weights(self, targets: Tensor) -> Tensor:
+        """Sum the class weights of the valid targets, the denominator of torch's weighted cross entropy; a scalar."""
         if self._weights is None:
             return self.count(targets)
-        # What does not count falls into one more class, of no weight: picking out the rest would wait for the device.
-        classes = torch.where(targets == self.ignore, len(self._weights), targets)
+        # Ignored targets get an extra class of weight 0, because selecting the others would wait for the device.
+        classes = torch.where(targets == self.ignore_index, len(self._weights), targets)
         return F.pad(self._weights, (0, 1))[classes].sum()
 
-    def hard(self, targets: Tensor) -> Tensor:
-        """Class indices, for scores."""
+    def class_indices(self, targets: Tensor) -> Tensor:
+        """Class indices of (possibly mixed) targets."""
         return targets
 
     def check_output(self, model: nn.Module, images: Tensor, classes: int) -> None:
-        """Try the model on images (B, 3, H, W) without training it.
+        """Run the model on images (B, 3, H, W) in evaluation mode and check its logits.
 
         Raises:
-            ConfigError: if its output has not the shape that this task needs.
+            ConfigError: if their shape does not fit this task.
         """
         with torch.inference_mode():
             self.check_logits(model.eval()(images), images, classes)
 
     def check_logits(self, logits: Any, images: Tensor, classes: int) -> None:
-        """See that a model's output for images (B, 3, H, W) is what this task takes.
+        """Check a model's output for images (B, 3, H, W).
 
         Raises:
-            ConfigError: if it is not.
+            ConfigError: if it is no tensor of the shape that this task needs.
         """
         expected = self.output_shape(images, classes)
         given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}, not a tensor"
@@ -117,31 +126,30 @@ class Task(ABC):
     def output_shape(images: Tensor, classes: int) -> tuple[int, ...]:
         """Shape of the logits for these images."""
 
-    @abstractmethod
-    def scores(self, classes: list[str]) -> Scores:
-        """New, empty scores over a data set with these classes."""
+    def make_scores(self, classes: list[str]) -> Scores:
+        """Create empty scores for a data set with these classes."""
+        return self.scores_type(classes, self.ignore_index)
 
 
 @dataclass(kw_only=True)
 class Classification(Task):
-    """One class an image."""
+    """One class per image."""
 
     name: ClassVar[str] = "classification"
+    scores_type: ClassVar[type[Scores]] = ClassificationScores
     metrics: ClassVar[tuple[str, ...]] = ClassificationScores.metrics
-    ignore: ClassVar[int] = -100  # torch's own: no class index, so every image counts
+    ignore_index: ClassVar[int] = -100  # torch's default, which no class index equals: every image is valid
+    profile_image_size: ClassVar[tuple[int, int]] = (224, 224)
+    profile_classes: ClassVar[int] = 1000
 
     metric: str = "top1"
 
-    def count(self, targets: Tensor) -> Tensor:
-        """How many images there are, for all count."""
-        return torch.full((), len(targets), device=targets.device)
-
-    def counted(self, targets: Tensor) -> Tensor | None:
-        """All of them."""
+    def valid_mask(self, targets: Tensor) -> Tensor | None:
+        """Return None, because every image is valid."""
         return None
 
-    def hard(self, targets: Tensor) -> Tensor:
-        """Of mixed images the class of the larger share."""
+    def class_indices(self, targets: Tensor) -> Tensor:
+        """Class indices (B) of targets (B), or the classes with the largest share of mixed targets (B, C)."""
         return targets.argmax(dim=1) if targets.ndim == 2 else targets
 
     @staticmethod
@@ -149,38 +157,36 @@ class Classification(Task):
         """(B, classes)."""
         return images.shape[0], classes
 
-    def scores(self, classes: list[str]) -> Scores:
-        """top1, top5, loss."""
-        return ClassificationScores(classes, self.ignore)
-
 
 @dataclass(kw_only=True)
 class Segmentation(Task):
-    """One class a pixel; pixels labelled `transforms.IGNORE` count nowhere.
+    """One class per pixel; pixels of class index `IGNORE_INDEX` are ignored.
 
     Args:
-        class_weights: weight of a class in the training loss, by its name; the others weigh 1. It is in force once
-            `prepare` has told which classes there are.
+        class_weights: weight of a class in the training loss by its name; 1 for all others. `prepare` applies them.
     """
 
     name: ClassVar[str] = "segmentation"
+    scores_type: ClassVar[type[Scores]] = SegmentationScores
     metrics: ClassVar[tuple[str, ...]] = SegmentationScores.metrics
-    ignore: ClassVar[int] = IGNORE
+    ignore_index: ClassVar[int] = IGNORE_INDEX
+    profile_image_size: ClassVar[tuple[int, int]] = (800, 1216)
+    profile_classes: ClassVar[int] = 91
 
     metric: str = "mIoU"
     class_weights: dict[str, float] = field(default_factory=dict)
 
     def prepare(self, classes: list[str], device: torch.device) -> None:
-        """Look up whose weights `class_weights` are, besides.
+        """Check the task, and move its class weights to `device`.
 
         Raises:
-            ConfigError: if the data set has no class of a name, or a weight is negative.
+            ConfigError: if a class does not exist or its weight is negative, too.
         """
         super().prepare(classes, device)
         for name, weight in self.class_weights.items():
             if name not in classes:
                 raise ConfigError(
-                    f"task.class_weights.{name}: the data set has no such class{suggestion(name, classes, 'it has')}"
+                    f"task.class_weights.{name}: the data set has no such class{suggest(name, classes, 'it has')}"
                 )
             if not 0 <= weight < math.inf:
                 raise ConfigError(f"task.class_weights.{name}={weight}: must be at least 0, and finite")
@@ -191,7 +197,3 @@ class Segmentation(Task):
     def output_shape(images: Tensor, classes: int) -> tuple[int, ...]:
         """(B, classes, H, W)."""
         return images.shape[0], classes, *images.shape[2:]
-
-    def scores(self, classes: list[str]) -> Scores:
-        """mIoU, pixel accuracy, mean class accuracy, fwIoU, loss."""
-        return SegmentationScores(classes, self.ignore)

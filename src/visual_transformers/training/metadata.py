@@ -1,4 +1,4 @@
-"""What a run is, in few facts: for its status, its results, its loggers, and reports on many runs."""
+"""Static metadata of a run: model, data, seed, parameters, MACs, commit."""
 
 from __future__ import annotations
 
@@ -15,94 +15,93 @@ from visual_transformers import __version__
 from visual_transformers.checkpoints import weights
 from visual_transformers.config.diff import digest
 from visual_transformers.config.schema import Config, Node
-from visual_transformers.data.datamodule import spread
+from visual_transformers.data.datamodule import spread_indices
 from visual_transformers.data.dataset import FileSamples
 from visual_transformers.distributed import collectives
 from visual_transformers.models import flops
-from visual_transformers.training.components import Parts, first_batch, parameters
+from visual_transformers.training.components import Components, count_parameters, first_batch
 
 
-def about(cfg: Config, parts: Parts) -> Node:
-    """The facts of a run that are known before its first step, as plain values.
+def run_metadata(cfg: Config, components: Components) -> Node:
+    """Return the metadata of a run that is known before its first step, as plain values.
 
-    `model`, `data` and `recipe` are the options that were chosen (or a `_target_` without Hydra); `settings` is alike
-    for runs that differ in nothing but their seed and in what is free to change; `macs` are those of one image of
-    `image_size` (H, W), in the form that the model is configured in; `test_split` says whether final scores are of a
-    split of their own, or else of the validation split; `data_set` is a digest of class and file names.
+    `model`, `data` and `recipe` are the chosen options (or, without Hydra, a `_target_`); `settings` is a digest that
+    runs share if they differ only in the seed and in settings that may change; `macs` are those of one image of
+    `image_size` (H, W), in the configured form of the model; `test_split` is true if final scores are those of a test
+    split, not of the validation split; `data_set` is a digest of class and file names.
     """
-    _, samples = next(iter(parts.sets.items()))
-    images, _ = first_batch(samples)
-    size = list(images.shape[-2:])
+    images, _ = first_batch(next(iter(components.sets.values())))
+    image_size = list(images.shape[-2:])
     return {
         "name": cfg.name,
-        "task": parts.task.name,
-        "model": chosen(cfg, "model"),
-        "data": chosen(cfg, "data"),
+        "task": components.task.name,
+        "model": _chosen_option(cfg, "model"),
+        "data": _chosen_option(cfg, "data"),
         "recipe": cfg.choices.get("recipe"),
         "sweep": cfg.sweep.name,
         "seed": cfg.seed,
         "settings": digest(cfg.everything),
         "metric": cfg.task["metric"],
-        "parameters": parameters(parts.model),
-        "macs": macs(parts.model, size),
-        "image_size": size,
-        "classes": len(parts.data.classes),
-        "test_split": parts.data.has_test_split,
-        "data_set": data_set(parts),
-        "batch_size": parts.data.batch_size,
-        "device": str(parts.hardware.torch_device),
-        "devices": collectives.ranks(),
-        "precision": parts.hardware.precision,
+        "parameters": count_parameters(components.model),
+        "macs": _count_macs(components.model, image_size),
+        "image_size": image_size,
+        "classes": len(components.data.classes),
+        "test_split": components.data.has_test_split,
+        "data_set": _data_digest(components),
+        "batch_size": components.data.batch_size,
+        "device": str(components.hardware.torch_device),
+        "devices": collectives.world_size(),
+        "precision": components.hardware.precision,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "visual_transformers": __version__,
-        "commit": commit(),
+        "commit": _commit(),
     }
 
 
-def of_training(file: weights.WeightFile) -> Node:
+def training_metadata(file: weights.WeightFile) -> Node:
     """Return seed and settings digest of the run that trained the weights, if the file carries its configuration."""
-    config = file.about.get("config")
+    config = file.metadata.get("config")
     return {"seed": config.get("seed"), "settings": digest(config)} if config else {}
 
 
-def macs(model: nn.Module, image_size: list[int]) -> int | None:
-    """Multiply-adds of one image; None of a model that cannot be counted by shapes alone, as one of another library."""
+def _count_macs(model: nn.Module, image_size: list[int]) -> int | None:
+    """Return the MACs of one image; None for a model that cannot be run on shapes only, e.g. of another library."""
     try:
-        return sum(part.macs for part in flops.count(model, image_size))
+        return sum(part.macs for part in flops.count_costs(model, image_size))
     except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return None
 
 
-SIZES = 200
-"""Files of a split whose sizes tell data sets with the same names apart."""
+MAX_FILE_SIZES = 200
+"""Files of a split whose sizes distinguish data sets with the same file names."""
 
 
-def data_set(parts: Parts) -> str:
-    """A short name for the data itself: alike for copies in several places, other for other classes or files."""
-    found = hashlib.sha256("\n".join(parts.data.classes).encode(errors="surrogateescape"))
-    for split, samples in parts.sets.items():
-        found.update(f"\n\n{split} {len(samples)}\n".encode())
+def _data_digest(components: Components) -> str:
+    """Return a short digest of the data, the same for copies in several places."""
+    content = hashlib.sha256("\n".join(components.data.classes).encode(errors="surrogateescape"))
+    for split, samples in components.sets.items():
+        content.update(f"\n\n{split} {len(samples)}\n".encode())
         if isinstance(samples, FileSamples):
-            found.update("\n".join(samples.images.names()).encode(errors="surrogateescape"))
-            for place in spread(len(samples), SIZES):
+            content.update("\n".join(samples.images.names()).encode(errors="surrogateescape"))
+            for index in spread_indices(len(samples), MAX_FILE_SIZES):
                 with suppress(OSError):
-                    found.update(b"%d\n" % samples.images[place].stat().st_size)
-    return found.hexdigest()[:12]
+                    content.update(b"%d\n" % samples.images[index].stat().st_size)
+    return content.hexdigest()[:12]
 
 
-def chosen(cfg: Config, group: str) -> str:
-    """The option of a group, by its file's name; where that is not known the name of what is built."""
+def _chosen_option(cfg: Config, group: str) -> str:
+    """Return the chosen option of a group, or the `_target_` if that is unknown."""
     node: Node = getattr(cfg, group)
     return cfg.choices.get(group) or str(node["_target_"])
 
 
 @cache
-def commit() -> str | None:
-    """The git commit of this code, with a + if there are changes beside it; None if it is in no checkout."""
+def _commit() -> str | None:
+    """Return the git commit of this code, with a + if files are changed; None outside a checkout."""
     here = Path(__file__)
     try:
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # for it may be installed within another's checkout
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # fails if installed inside another checkout
         return _git(here.parent, "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,4 +1,4 @@
-"""Loss, gradient norm and pace of the steps since the last record, read from the device only when asked."""
+"""Meter of the steps since the last record: loss, gradient norm and images per second."""
 
 from __future__ import annotations
 
@@ -13,54 +13,50 @@ from visual_transformers.checkpoints.train_state import StepEntry
 from visual_transformers.distributed import collectives
 
 
-class Meter:
+class StepMeter:
     """Collects numbers as tensors, so that a step never waits for the device.
 
     Args:
-        refuse: called with the first entry whose loss or gradient norm is not finite; raises.
-        earlier: entries of steps that are in no record yet, of a run that goes on.
+        stop: called with the first entry whose loss or gradient norm is not finite; raises.
+        earlier: entries of steps without a record yet, from a restored checkpoint.
     """
 
-    def __init__(self, refuse: Callable[[StepEntry], None], earlier: Sequence[StepEntry] = ()):
-        self.refuse = refuse
-        self.restart(earlier)
+    def __init__(self, stop: Callable[[StepEntry], None], earlier: Sequence[StepEntry] = ()):
+        self.stop = stop
+        self._restart(earlier)
 
-    def restart(self, earlier: Sequence[StepEntry] = ()) -> None:
-        """Begin a record."""
-        self.known = list(earlier)
-        self.steps: list[StepEntry] = []
-        self.numbers: list[Tensor] = []
+    def _restart(self, earlier: Sequence[StepEntry] = ()) -> None:
+        self.entries = list(earlier)
+        self.pending: list[StepEntry] = []
+        self.tensors: list[Tensor] = []
         self.images = 0
         self.since = time.perf_counter()
 
     def add(self, step: int, lr: float, loss_and_norm: Tensor, images: int) -> None:
-        """Note this process's part of a step's loss and gradient norm, a tensor (2,), and how many images it had."""
-        self.steps.append([step, lr])
-        self.numbers.append(loss_and_norm)
+        """Add this rank's part of a step's loss and gradient norm, a tensor (2,), and its number of images."""
+        self.pending.append([step, lr])
+        self.tensors.append(loss_and_norm)
         self.images += images
 
     def unread(self) -> list[StepEntry]:
-        """Entries of the steps that are in no record yet. Collective: every process must call it."""
-        if self.numbers:
-            numbers = collectives.summed(torch.stack(self.numbers)).tolist()
-            self.known += [[*step, *pair] for step, pair in zip(self.steps, numbers, strict=True)]
-            self.steps, self.numbers = [], []
-        for entry in self.known:
+        """Return the entries of the steps without a record yet. Collective."""
+        if self.tensors:
+            numbers = collectives.all_reduce_sum(torch.stack(self.tensors)).tolist()
+            self.entries += [[*step, *pair] for step, pair in zip(self.pending, numbers, strict=True)]
+            self.pending, self.tensors = [], []
+        for entry in self.entries:
             if not all(math.isfinite(number) for number in entry):
-                self.refuse(entry)
-        return self.known
+                self.stop(entry)
+        return self.entries
 
     def read(self) -> dict[str, float]:
-        """Means over the steps since the last record, and images per second; starts the next record. Collective."""
+        """Return means over the steps since the last record, and images per second; begins a new record. Collective."""
         entries = self.unread()
-        pace = self.images * collectives.ranks() / (time.perf_counter() - self.since)
-        self.restart()
+        pace = self.images * collectives.world_size() / (time.perf_counter() - self.since)
+        self._restart()
         record = {"images_per_second": round(pace, 1)}
-        if entries:  # all of them may have been skipped
+        if entries:  # all steps may have been skipped
             _, _, losses, norms = zip(*entries, strict=True)
-            record = {"train/loss": _mean(losses), "train/gradient_norm": _mean(norms), **record}
+            means = {"train/loss": sum(losses) / len(losses), "train/gradient_norm": sum(norms) / len(norms)}
+            record = means | record
         return record
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -1,45 +1,84 @@
-"""A training run: what it is made of, and what one step, one epoch's end and one saving of it do."""
+"""Trainer: state of a training run, and the verbs of its loop: step, close an epoch, save, restore."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch import nn
 
-from visual_transformers.checkpoints import top_k, weights
-from visual_transformers.checkpoints.train_state import TrainState
+from visual_transformers import atomic
+from visual_transformers.checkpoints import top_k, train_state, weights
+from visual_transformers.checkpoints.train_state import Checkpoint, TrainState
 from visual_transformers.config.instantiate import build
 from visual_transformers.config.schema import Config, Node
-from visual_transformers.data.loader import Batch, EvaluationBatches, parts_of_a_batch, training_batches
+from visual_transformers.data.loader import Batch, EvaluationBatches, training_batches
 from visual_transformers.distributed import batch_norm, collectives
+from visual_transformers.errors import RunError
 from visual_transformers.loggers import Record, RunInfo
 from visual_transformers.loggers.profiler_trace import Trace
+from visual_transformers.runs import status
 from visual_transformers.runs.run_dir import RunDirectory
-from visual_transformers.training.components import Parts, check_smallest_part, first_batch, parameters, taught_by
+from visual_transformers.training.components import (
+    Components,
+    check_smallest_micro_batch,
+    count_parameters,
+    load_teacher,
+)
 from visual_transformers.training.distillation import Distillation
-from visual_transformers.training.ema import MovingAverage
+from visual_transformers.training.ema import ExponentialMovingAverage
 from visual_transformers.training.evaluate import evaluate
-from visual_transformers.training.metadata import about as facts_of
-from visual_transformers.training.nonfinite import NonFinite, Undo
-from visual_transformers.training.param_groups import full_rate, groups
-from visual_transformers.training.step_meter import Meter
+from visual_transformers.training.metadata import run_metadata
+from visual_transformers.training.nonfinite import NonFiniteGuard
+from visual_transformers.training.param_groups import base_lr, param_groups
+from visual_transformers.training.step_meter import StepMeter
+from visual_transformers.training.train_step import TrainStep
+
+
+def start_or_resume(cfg: Config, files: RunDirectory) -> Trainer:
+    """Build the trainer and restore the checkpoint that `resume` selects. Collective."""
+    how = cfg.resume.checkpoint
+    if how == "never" and status.restart_count() and status.read(files.path).get("job") == status.slurm_job_id():
+        how = "auto"  # a job that its scheduler restarts resumes the run that it has started itself
+    checkpoint = train_state.select_checkpoint(how, files)
+    with collectives.local_main_process_first():  # which downloads published weights
+        file = weights.read(cfg.weights.file) if cfg.weights.file and not checkpoint else None
+    trainer = Trainer.build(cfg, files, file)
+    if checkpoint:
+        trainer.restore(checkpoint)
+    own, foreign = (checkpoint, None) if checkpoint and checkpoint.is_own else (None, checkpoint)
+    best_weights = train_state.read_best_weights(foreign) if foreign else None
+    if foreign:
+        trainer.state.ranking = trainer.state.ranking[: 1 if best_weights else 0]
+    collectives.barrier()  # every rank has read the existing files before they are moved
+    if collectives.is_main():
+        files.remove_partial_files(drop_last=own is not None and own.path == files.previous)
+        if how not in ("auto", "must") and not own and (aside := files.set_aside()):
+            print(f"set the earlier run of this name aside in {aside}")
+        if best_weights:
+            atomic.write(files.best, lambda temporary: temporary.write_bytes(best_weights))
+        files.write_config(cfg.everything)
+    if foreign:
+        trainer.save()  # from now on the run resumes from its own checkpoint
+    return trainer
 
 
 @dataclass
-class TrainRun:
-    """A training run: its parts, its state, its length, and what one step and one epoch's end do."""
+class Trainer:
+    """A training run: its components, its state, and the verbs of its loop.
+
+    Args:
+        forward: the module to call in place of the model: wrapped in DistributedDataParallel, or compiled.
+        saved_at: time of the last checkpoint, seconds of the monotonic clock.
+        timed_save_requested: since the last checkpoint, by this rank's clock.
+    """
 
     cfg: Config
-    parts: Parts
+    components: Components
     files: RunDirectory
     state: TrainState
     forward: nn.Module
@@ -47,23 +86,24 @@ class TrainRun:
     total_steps: int
     validation: EvaluationBatches
     distillation: Distillation | None = None
-    saved: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
     saved_step: int = 0
-    asked_to_save: bool = False
+    timed_save_requested: bool = False
 
     @classmethod
-    def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> TrainRun:
-        """A run at step 0, from the weights of a file if there is one. Collective."""
-        parts = Parts.build(cfg, file, "train", "val", "test")
-        batch_norm.freeze(parts.model, cfg.batch_norm.frozen)
+    def build(cls, cfg: Config, files: RunDirectory, file: weights.WeightFile | None = None) -> Trainer:
+        """Build a trainer at step 0, with the weights of `file` if there is one. Collective."""
+        components = Components.build(cfg, file, "train", "val", "test")
+        model, data, hardware = components.model, components.data, components.hardware
+        batch_norm.freeze_batch_norms(model, cfg.batch_norm.frozen)
         if cfg.batch_norm.sync:
-            batch_norm.synchronised(parts.model)
-        check_smallest_part(cfg, parts)
-        steps_per_epoch = math.ceil(len(parts.sets["train"]) / parts.data.batch_size)
+            batch_norm.convert_sync_batch_norm(model)
+        check_smallest_micro_batch(cfg, components)
+        steps_per_epoch = math.ceil(len(components.sets["train"]) / data.batch_size)
         total_steps = cfg.training.steps or cfg.training.epochs * steps_per_epoch
-        rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("weight_decay")
-        grouped = groups(parts.model, cfg.parameters, lr=rate, weight_decay=decay)
-        optimizer = build(cfg.optimizer, "optimizer", trust=cfg.trust, params=grouped)
+        lr, weight_decay = cfg.optimizer.get("lr"), cfg.optimizer.get("weight_decay")
+        params = param_groups(model, cfg.parameters, lr=lr, weight_decay=weight_decay)
+        optimizer = build(cfg.optimizer, "optimizer", trust=cfg.trust, params=params)
         schedule = build(
             cfg.schedule,
             "schedule",
@@ -73,166 +113,101 @@ class TrainRun:
             total_steps=total_steps,
         )
         state = TrainState(
-            parts.model,
+            model,
             optimizer,
             schedule,
-            parts.hardware.scaler(),
-            scores=parts.scores().persistent(),
-            average=MovingAverage(parts.model, cfg.training.ema_decay) if cfg.training.ema_decay else None,
-            bad_files=parts.data.bad_files(parts.sets["train"]),
+            hardware.scaler(),
+            scores=components.make_scores().make_persistent(),
+            average=ExponentialMovingAverage(model, cfg.training.ema_decay) if cfg.training.ema_decay else None,
+            bad_files=data.bad_files(components.sets["train"]),
         )
-        together = collectives.with_summed_gradients(parts.model)
-        forward = parts.forward if together is parts.model else parts.hardware.compiled(together)
-        distillation = taught_by(cfg, parts) if cfg.distillation else None
-        return cls(cfg, parts, files, state, forward, steps_per_epoch, total_steps, parts.batches("val"), distillation)
+        wrapped = collectives.wrap_ddp(model)
+        forward = components.forward if wrapped is model else hardware.maybe_compile(wrapped)
+        distillation = load_teacher(cfg, components) if cfg.distillation else None
+        validation = components.batches("val")
+        return cls(cfg, components, files, state, forward, steps_per_epoch, total_steps, validation, distillation)
 
-    @cached_property
-    def mix(self) -> Callable[[Tensor, Tensor], Any] | None:
-        """What each batch goes through on the device, as mixup."""
-        return self.parts.data.mixing()
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore the state of a checkpoint.
 
-    @cached_property
-    def no_samples(self) -> Batch:
-        """The share of a process in a batch that has fewer samples than there are processes."""
-        images, targets = first_batch(self.parts.sets["train"])
-        return images[:0], targets[:0]
-
-    @cached_property
-    def meter(self) -> Meter:
-        """Losses and gradient norms that are in no record yet."""
-        return Meter(self.nonfinite.stop, self.state.unread)
-
-    @cached_property
-    def nonfinite(self) -> NonFinite:
-        """What stops the run when a loss or a gradient is not finite."""
-        samples, batch_size = self.parts.sets["train"], self.parts.data.batch_size
-        model, path = self.parts.model, self.files.nonfinite
-        return NonFinite(samples, batch_size, self.cfg.seed, model, path, self.cfg.everything)
+        Raises:
+            RunError: if its settings differ, or it is beyond the last step of this run.
+        """
+        self.state.restore(checkpoint, config=self.cfg.everything, data=self.data_facts, allow=self.cfg.resume.allow)
+        self.saved_step = self.state.step
+        if self.state.step > self.total_steps:
+            raise RunError(
+                f"{checkpoint.path} is at step {self.state.step}, but this run ends at step {self.total_steps}. Raise "
+                "training.epochs or training.steps, or choose another name."
+            )
 
     def batches(self) -> Iterator[Batch | None]:
-        """What this process takes of the batches of the steps that are left."""
+        """Iterate over this rank's shares of the batches of the remaining steps."""
         return training_batches(
-            self.parts.sets["train"],
-            batch_size=self.parts.data.batch_size,
+            self.components.sets["train"],
+            batch_size=self.components.data.batch_size,
             seed=self.cfg.seed,
             start=self.state.step,
             stop=self.total_steps,
-            parts=self.cfg.training.accumulate,
-            loading=self.parts.hardware.loading,
+            accumulate=self.cfg.training.accumulate,
+            loading=self.components.hardware.loading,
             bad_files=self.state.bad_files,
         )
 
     def step(self, batch: Batch | None) -> None:
-        """One optimizer step on a batch, in parts and on processes whose gradients add up to that of the whole."""
-        parts, state, lr = self.parts, self.state, self.lr
-        parts.hardware.seed_step(self.cfg.seed, state.step)
-        parts.model.train()
-        images, targets = parts.move(*(batch or self.no_samples))
-        if self.mix is not None and len(images):
-            images, targets = self.mix(images, targets)
-        weight = collectives.summed(parts.task.weight(targets))
-        weight = weight + (weight == 0)  # where no target counts the sum is 0, too
-        undo = Undo(parts.model, state.scores) if self.cfg.training.skip_nonfinite else None
-        losses = []
-        ends = self.ends_of_the_parts()
-        for i, (x, y) in enumerate(zip(images.tensor_split(ends), targets.tensor_split(ends), strict=True)):
-            with self.gradients_stay_here() if i < len(ends) else nullcontext():
-                losses.append(self.backward(x, y, weight))
-        loss, norm = torch.stack(losses).sum(), self.clip()
-        state.step += 1
-        if self.usable(loss, norm):
-            self.meter.add(state.step, lr, torch.stack((loss, norm / collectives.ranks())), len(images))
-            state.scaler.step(state.optimizer)
-            if state.average:
-                state.average.update_parameters(parts.model)
-        elif undo:
-            undo()
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.schedule.step()
+        """Take an optimizer step on this rank's share of a batch. Collective."""
+        self.train_step(batch)
 
-    def ends_of_the_parts(self) -> tuple[int, ...]:
-        """Where to cut the share of this process: after its images of each part of the step's batch but the last."""
-        samples, batch_size = len(self.parts.sets["train"]), self.parts.data.batch_size
-        size = min(batch_size, samples - self.state.step % self.steps_per_epoch * batch_size)
-        cut = parts_of_a_batch(size, self.cfg.training.accumulate)
-        shares = [len(part[collectives.rank() :: collectives.ranks()]) for part in cut]
-        return tuple(accumulate(shares))[:-1]
+    @cached_property
+    def train_step(self) -> TrainStep:
+        """The training step with everything that it works on."""
+        return TrainStep(
+            cfg=self.cfg,
+            components=self.components,
+            forward=self.forward,
+            distillation=self.distillation,
+            state=self.state,
+            meter=self.meter,
+            guard=self.guard,
+            steps_per_epoch=self.steps_per_epoch,
+        )
 
-    def gradients_stay_here(self) -> AbstractContextManager[None]:
-        """A context in which a backward pass sends nothing to other processes, for a later one does."""
-        no_sync = getattr(self.forward, "no_sync", nullcontext)  # of DistributedDataParallel, compiled or not
-        return no_sync()  # type: ignore[no-any-return]
+    @cached_property
+    def meter(self) -> StepMeter:
+        """Losses and gradient norms that are not in a record yet."""
+        return StepMeter(self.guard.stop, self.state.unread)
 
-    def backward(self, images: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        """Add the gradient of a part of a batch of that weight, count predictions, return that part of the loss."""
-        parts, state, teacher = self.parts, self.state, self.distillation
-        with torch.autograd.set_detect_anomaly(self.cfg.debug.anomaly):
-            with parts.hardware.autocast():
-                logits = self.forward(images)
-                taught = teacher.teach(images) if teacher else None
-            loss_sum = parts.task.loss_sum(logits, targets, training=True)
-            if teacher and taught is not None:
-                loss_sum = teacher.loss_sum(loss_sum, logits, taught, parts.task.counted(targets))
-            loss = loss_sum / weight
-            state.scaler.scale(loss * collectives.ranks()).backward()  # whose gradients are averaged over processes
-        state.scores.update(logits, parts.task.hard(targets), loss_sum.detach(), parts.task.weight(targets))
-        return loss.detach()
-
-    def clip(self) -> Tensor:
-        """Clip the gradient; returns its norm from before."""
-        self.state.scaler.unscale_(self.state.optimizer)
-        trained = [parameter for parameter in self.parts.model.parameters() if parameter.grad is not None]
-        norm = get_total_norm(parameter.grad for parameter in trained)  # type: ignore[misc]
-        if self.cfg.training.clip_norm is not None:
-            clip_grads_with_norm_(trained, self.cfg.training.clip_norm, norm)
-        if self.state.scaler.is_enabled():  # to which an overflow is no fault: it lowers the scale and goes on
-            norm = norm.nan_to_num(nan=0.0, posinf=0.0)
-        return norm
-
-    def usable(self, loss: Tensor, norm: Tensor) -> bool:
-        """Whether a step may be taken; where reading that would make a GPU wait, the next record tells. Collective.
-
-        Raises:
-            RunError: if a number is not finite, and no more such steps may be skipped.
-        """
-        if self.cfg.training.skip_nonfinite == 0 and loss.device.type != "cpu":
-            return True
-        numbers = collectives.summed(torch.stack((loss, norm / collectives.ranks()))).tolist()
-        if all(math.isfinite(number) for number in numbers):
-            return True
-        if self.state.skipped_steps >= self.cfg.training.skip_nonfinite:
-            self.nonfinite.stop([self.state.step, self.lr, *numbers])
-        self.state.skipped_steps += 1
-        print(f"skipped step {self.state.step}, whose loss is {numbers[0]} and gradient norm {numbers[1]}")
-        return False
+    @cached_property
+    def guard(self) -> NonFiniteGuard:
+        """Stops the run at a loss or gradient norm that is not finite."""
+        return NonFiniteGuard(self.cfg, self.components, self.files.nonfinite)
 
     @property
-    def epoch_is_over(self) -> bool:
-        """Whether the validation set is due."""
+    def evaluation_due(self) -> bool:
+        """True at the end of an epoch, and of the run, until the validation split is scored."""
         state = self.state
-        at_an_end = state.step % self.steps_per_epoch == 0 or state.step == self.total_steps
-        return at_an_end and state.step > state.evaluated_step
+        at_end = state.step % self.steps_per_epoch == 0 or state.step == self.total_steps
+        return at_end and state.step > state.evaluated_step
 
-    def close_epoch(self, stops: Callable[[], bool]) -> Record | None:
-        """Score the validation set and keep the weights if they are among the best. Collective.
+    def close_epoch(self, should_stop: Callable[[], bool]) -> Record | None:
+        """Score the validation split, and keep the weights if they are among the best. Collective.
 
         Returns:
             The epoch's record, or None if it was stopped.
         """
         state, began = self.state, time.perf_counter()
-        record = self.moment("epoch")
-        record |= {f"train/{name}": value for name, value in state.scores.together().compute().items()}
-        state.scores.apart()
-        candidates = {"val": self.parts.model} | ({"val_ema": state.average.module} if state.average else {})
-        found = {}
+        record = self._record("epoch")
+        record |= {f"train/{name}": value for name, value in state.scores.sync().compute().items()}
+        state.scores.unsync()
+        candidates = {"val": self.components.model} | ({"val_ema": state.average.module} if state.average else {})
+        scores_by_split = {}
         for split, model in candidates.items():
-            scores = evaluate(self.parts.with_model(model), self.validation, stops)
+            scores = evaluate(self.components.with_model(model), self.validation, should_stop)
             if scores is None:
                 return None
-            found[split] = scores.compute()
-            record |= {f"{split}/{name}": value for name, value in found[split].items()}
-        self.keep_the_best(found, candidates)
+            scores_by_split[split] = scores.compute()
+            record |= {f"{split}/{name}": value for name, value in scores_by_split[split].items()}
+        self._keep_best(scores_by_split, candidates)
         skipped = {
             "skipped_train": len(state.bad_files.paths),
             "skipped_val": self.validation.skipped,
@@ -241,88 +216,99 @@ class TrainRun:
         record |= {name: count for name, count in skipped.items() if count}
         state.scores.reset()
         state.evaluated_step = state.step
-        self.meter.since += time.perf_counter() - began  # the pace is that of training
+        self.meter.since += time.perf_counter() - began  # images per second are those of training
         return record
 
-    def keep_the_best(self, found: dict[str, dict[str, float]], models: dict[str, nn.Module]) -> None:
-        """Keep the better of the models, the raw one and its average, if it is among the best so far."""
-        metric, moment = self.cfg.task["metric"], self.moment("epoch")
-        winner = max(found, key=lambda split: (not math.isnan(found[split][metric]), found[split][metric]))
-        candidate = {"step": moment["step"], "epoch": moment["epoch"], "split": winner} | found[winner]
-        about = {"classes": self.parts.data.classes, "config": self.cfg.everything}
-        self.state.ranking = top_k.keep(
+    def _keep_best(self, scores_by_split: dict[str, dict[str, float]], models: dict[str, nn.Module]) -> None:
+        """Keep the better of model and EMA, if it is among the best so far."""
+        metric, record = self.cfg.task["metric"], self._record("epoch")
+
+        def order(split: str) -> tuple[bool, float]:
+            score = scores_by_split[split][metric]
+            return not math.isnan(score), score
+
+        winner = max(scores_by_split, key=order)
+        candidate = {"step": record["step"], "epoch": record["epoch"], "split": winner} | scores_by_split[winner]
+        self.state.ranking = top_k.update_ranking(
             self.state.ranking,
             candidate,
             models[winner],
-            about,
+            {"classes": self.components.data.classes, "config": self.cfg.everything},
             metric=metric,
             top_k=self.cfg.checkpoint.top_k,
             files=self.files,
         )
 
-    def moment(self, kind: str) -> Record:
-        """Where the run stands, as the beginning of a record."""
-        return {"kind": kind, "step": self.state.step, "epoch": self.state.step / self.steps_per_epoch, "lr": self.lr}
+    def step_record(self) -> Record:
+        """Return the record of the steps since the last one. Collective."""
+        return self._record("step") | self.meter.read()
+
+    def _record(self, kind: str) -> Record:
+        """Begin a record with the position of the run."""
+        step, lr = self.state.step, base_lr(self.state.optimizer)
+        return {"kind": kind, "step": step, "epoch": step / self.steps_per_epoch, "lr": lr}
 
     @property
-    def lr(self) -> float:
-        """The full learning rate of the next step."""
-        return full_rate(self.state.optimizer)
-
-    @property
-    def is_step_to_save(self) -> bool:
-        """Whether `checkpoint.every.steps` says so: to all processes alike."""
+    def step_save_due(self) -> bool:
+        """True if `checkpoint.every.steps` asks for a checkpoint now, on all ranks alike."""
         every, step = self.cfg.checkpoint.every.steps, self.state.step
         return every is not None and step % every == 0 and step != self.saved_step
 
-    def asks_to_save(self) -> bool:
-        """Whether `checkpoint.every.minutes` says so by the clock of this process; once between two savings."""
+    def wants_timed_save(self) -> bool:
+        """Return True once if `checkpoint.every.minutes` have passed by this rank's clock."""
         minutes = self.cfg.checkpoint.every.minutes
-        if minutes is None or self.asked_to_save or self.state.step == self.saved_step:
+        if minutes is None or self.timed_save_requested or self.state.step == self.saved_step:
             return False
-        self.asked_to_save = time.monotonic() - self.saved >= 60 * minutes
-        return self.asked_to_save
+        self.timed_save_requested = time.monotonic() - self.saved_at >= 60 * minutes
+        return self.timed_save_requested
 
     def save(self) -> None:
-        """Write the state from which the same command goes on. Collective: each process has counted a part of it."""
+        """Write the checkpoint from which the same command resumes. Collective: every rank holds a part of it."""
         state = self.state
         state.unread = self.meter.unread()
-        state.bad_files.paths = collectives.united(state.bad_files.paths)
+        state.bad_files.paths = collectives.gather_unique(state.bad_files.paths)
         state.bad_files.check(len(state.bad_files.paths))
         now = time.monotonic()
-        state.seconds += now - self.saved
-        state.scores.together()
+        state.seconds += now - self.saved_at
+        state.scores.sync()
         if collectives.is_main():
-            state.save(self.files, config=self.cfg.everything, data=self.data)
-        collectives.wait_for_all()  # nobody goes on, let alone ends, before it is written
-        state.scores.apart()
-        self.saved, self.saved_step, self.asked_to_save = now, state.step, False
+            state.save(self.files, config=self.cfg.everything, data=self.data_facts)
+        collectives.barrier()  # no rank may continue, or even end, before the file is complete
+        state.scores.unsync()
+        self.saved_at, self.saved_step, self.timed_save_requested = now, state.step, False
 
     @property
-    def data(self) -> Node:
-        """What a resumed run must find again in its data set."""
-        return {"classes": self.parts.data.classes, "training_samples": len(self.parts.sets["train"])}
+    def data_facts(self) -> Node:
+        """Facts of the data set that must be the same when the run is resumed."""
+        return {"classes": self.components.data.classes, "training_samples": len(self.components.sets["train"])}
 
-    def loggers(self) -> list[Any]:
-        """Where progress goes: nowhere but from the main process."""
+    def build_loggers(self) -> list[Any]:
+        """Build the configured loggers on rank 0; other ranks have none."""
         if not collectives.is_main():
             return []
         loggers = [build(node, f"logger.{name}", trust=self.cfg.trust) for name, node in self.cfg.logger.items()]
         steps = self.cfg.debug.trace_steps
         return [*loggers, Trace(self.files.trace, steps)] if steps else loggers
 
-    def info(self) -> RunInfo:
-        """What the loggers are told before the first step."""
-        parts, state, cfg = self.parts, self.state, self.cfg
-        several = f"{collectives.ranks()} x " if collectives.ranks() > 1 else ""
+    def run_info(self) -> RunInfo:
+        """Describe the run for the loggers, before its first step."""
+        components, state, cfg = self.components, self.state, self.cfg
+        training_samples, world_size = len(components.sets["train"]), collectives.world_size()
         headline = (
-            f"{cfg.name}: {parameters(parts.model) / 1e6:.2f} M parameters, {len(parts.sets['train'])} training and "
-            f"{len(parts.sets['val'])} validation samples, {len(parts.data.classes)} classes, "
-            f"steps {state.step} to {self.total_steps} on {several}{parts.hardware.device}, {parts.hardware.precision}"
+            f"{cfg.name}: {count_parameters(components.model) / 1e6:.2f} M parameters, {training_samples} training and "
+            f"{len(components.sets['val'])} validation samples, {len(components.data.classes)} classes, "
+            f"steps {state.step} to {self.total_steps} on {f'{world_size} x ' if world_size > 1 else ''}"
+            f"{components.hardware.device}, {components.hardware.precision}"
         )
-        metric, evaluated = cfg.task["metric"], state.evaluated_step
         length = {"steps_per_epoch": self.steps_per_epoch, "total_steps": self.total_steps}
-        about = facts_of(cfg, parts) | length | {"training_samples": len(parts.sets["train"])}
         return RunInfo(
-            cfg.name, self.files.path, metric, state.step, evaluated, self.total_steps, headline, cfg.everything, about
+            name=cfg.name,
+            directory=self.files.path,
+            metric=cfg.task["metric"],
+            step=state.step,
+            evaluated_step=state.evaluated_step,
+            total_steps=self.total_steps,
+            headline=headline,
+            config=cfg.everything,
+            metadata=run_metadata(cfg, components) | length | {"training_samples": training_samples},
         )

@@ -1,4 +1,4 @@
-"""Any images in one folder a class: splits that have folders, and validation images held out from the training."""
+"""Images in one folder per class: splits with folders, and validation images held out from the training images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_the_test_split_is_the_validation_split_unless_it_is_named(class_folders
 def test_the_test_split_is_not_taken_for_validation(class_folders: Callable[..., Path]) -> None:
     root = class_folders({"train": CLASSES, "test": CLASSES})
     assert data_set(root).val_set().images.root.name == "test"
-    with pytest.raises(DataError, match="no folder beside train has its classes"):
+    with pytest.raises(DataError, match="no folder next to train has its classes"):
         data_set(root, test="test")
 
 
@@ -56,10 +56,10 @@ def test_images_of_any_format_are_found(
     data.check(data.val_set())
 
 
-# Held out
+# Held-out validation images
 
 
-def held(root: Path, **options: Any) -> tuple[list[str], list[str]]:
+def hold_out(root: Path, **options: Any) -> tuple[list[str], list[str]]:
     data = data_set(root, val_share=0.25, **options)
     return names(data.train_set()), names(data.val_set())
 
@@ -70,7 +70,7 @@ def one_folder(class_folders: Callable[..., Path]) -> Path:
 
 
 def test_a_share_of_every_class_is_held_out_for_validation(one_folder: Path) -> None:
-    train, val = held(one_folder)
+    train, val = hold_out(one_folder)
     counts = [[sum(name.startswith(c) for name in part) for c in CLASSES] for part in (train, val)]
     assert counts == [[8, 3, 1], [2, 1, 1]]
     assert sorted(train + val) == [f"{c}/{i}.JPEG" for c in CLASSES for i in sorted(range(CLASSES[c]))]
@@ -85,18 +85,18 @@ def test_targets_stay_with_their_images(one_folder: Path) -> None:
 
 
 def test_the_seed_picks_what_is_held_out(one_folder: Path) -> None:
-    assert held(one_folder, seed=1) == held(one_folder, seed=1)
-    assert held(one_folder, seed=1) != held(one_folder, seed=2)
+    assert hold_out(one_folder, seed=1) == hold_out(one_folder, seed=1)
+    assert hold_out(one_folder, seed=1) != hold_out(one_folder, seed=2)
 
 
 def test_the_class_folders_may_be_all_that_there_is(one_folder: Path) -> None:
-    assert held(one_folder / "train", train=".") == held(one_folder)
+    assert hold_out(one_folder / "train", train=".") == hold_out(one_folder)
 
 
 def test_an_excluded_file_moves_no_other_to_another_split(one_folder: Path) -> None:
-    train, val = held(one_folder)
+    train, val = hold_out(one_folder)
     (one_folder / "bad.txt").write_text(f"train/{val[0]}\ntrain/{train[0]}\n")
-    assert held(one_folder, exclude=str(one_folder / "bad.txt")) == (train[1:], val[1:])
+    assert hold_out(one_folder, exclude=str(one_folder / "bad.txt")) == (train[1:], val[1:])
 
 
 def test_the_test_split_keeps_its_folder(class_folders: Callable[..., Path]) -> None:
@@ -104,7 +104,7 @@ def test_the_test_split_keeps_its_folder(class_folders: Callable[..., Path]) -> 
     assert [len(samples) for samples in (data.train_set(), data.val_set(), data.test_set())] == [12, 4, 16]
 
 
-# What is refused
+# Invalid data
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
@@ -115,18 +115,18 @@ def test_a_share_that_is_none_is_refused(one_folder: Path, share: float) -> None
 
 def test_a_negative_seed_is_refused(one_folder: Path) -> None:
     with pytest.raises(DataError, match=r"data\.seed=-1"):
-        held(one_folder, seed=-1)
+        hold_out(one_folder, seed=-1)
 
 
 def test_a_class_with_one_image_cannot_be_split(class_folders: Callable[..., Path]) -> None:
     root = class_folders({"train": {"ant": 2, "cat": 1}})
     with pytest.raises(DataError, match=rf"^{root}/train/cat/0\.JPEG: the only image of its class"):
-        held(root)
+        hold_out(root)
 
 
 def test_a_folder_and_a_share_at_once_are_refused(one_folder: Path) -> None:
     with pytest.raises(DataError, match=r"data\.val=val and data\.val_share=0\.25"):
-        held(one_folder, val="val")
+        hold_out(one_folder, val="val")
 
 
 def test_a_test_split_without_a_class_is_named(class_folders: Callable[..., Path]) -> None:

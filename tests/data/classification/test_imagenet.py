@@ -1,4 +1,4 @@
-"""Image folders: what is found, what is refused, and what the model gets to see."""
+"""Image folders: files and classes, invalid folders, and the images that the model receives."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +32,12 @@ def data_set(root: Path, **options: Any) -> ImageNet:
 
 
 def files(samples: ClassifiedImages) -> list[tuple[str, int]]:
-    """Every file with its class index."""
+    """List every file with its class index."""
     return [(str(path), samples.target(index)) for index, path in enumerate(samples.images)]
 
 
-def shown(samples: ClassifiedImages, classes: list[str]) -> list[tuple[str, str]]:
-    """For each sample the class whose grey it shows, and the class that its target names."""
+def compare_classes(samples: ClassifiedImages, classes: list[str]) -> list[tuple[str, str]]:
+    """List for each sample the class whose grey it shows, and the class that its target names."""
     pairs = []
     for index in range(len(samples)):
         image, target = samples[index]
@@ -46,7 +46,7 @@ def shown(samples: ClassifiedImages, classes: list[str]) -> list[tuple[str, str]
     return pairs
 
 
-# What is found
+# Files and classes
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -71,13 +71,13 @@ def test_a_number_takes_the_first_classes_in_sorted_order(root: Path) -> None:
 def test_a_list_keeps_its_own_order(root: Path) -> None:
     data = data_set(root, classes=["dog", "ant"])
     assert data.classes == ["dog", "ant"]
-    assert {image_class for image_class, _ in shown(data.val_set(), data.classes)} == {"dog", "ant"}
+    assert {image_class for image_class, _ in compare_classes(data.val_set(), data.classes)} == {"dog", "ant"}
 
 
 @pytest.mark.parametrize("classes", [None, 2, ["dog", "ant"], ["cat", "dog", "ant"]])
 def test_every_target_names_the_class_that_the_image_shows(root: Path, classes: Any) -> None:
     data = data_set(root, classes=classes)
-    pairs = shown(data.train_set(), data.classes) + shown(data.val_set(), data.classes)
+    pairs = [pair for samples in (data.train_set(), data.val_set()) for pair in compare_classes(samples, data.classes)]
     assert len(pairs) > 0
     assert all(image_class == target_class for image_class, target_class in pairs), pairs
 
@@ -106,7 +106,7 @@ def test_the_validation_folder_may_have_any_name(
     assert len(data.val_set()) == sum(VAL.values())
 
 
-def test_folders_below_the_root_are_found_beside_each_other(class_folders: Callable[..., Path]) -> None:
+def test_folders_below_the_root_are_found_next_to_each_other(class_folders: Callable[..., Path]) -> None:
     data = data_set(class_folders({"images/train": TRAIN, "images/valid": VAL}), train="images/train")
     assert data.val_set().images.root == Path(data.root) / "images/valid"
 
@@ -121,28 +121,30 @@ def test_the_folder_whose_name_begins_with_val_is_preferred_to_others(
 def test_the_folder_with_all_classes_is_preferred_to_one_with_some(class_folders: Callable[..., Path]) -> None:
     root = class_folders({"train": TRAIN, "val": {"ant": 1}, "val_use": VAL})
     assert data_set(root).val_set().images.root.name == "val_use"
-    with pytest.raises(DataError, match=r"several folders have the classes of train: val, val_use; pick data\.val"):
+    with pytest.raises(DataError, match=r"several folders have the classes of train: val, val_use\. Pick .*data\.val"):
         data_set(root, classes=["ant"])
 
 
 def test_several_validation_folders_are_all_named(class_folders: Callable[..., Path]) -> None:
     root = class_folders({"train": TRAIN, "val": VAL, "val_use": VAL, "test": VAL})
-    with pytest.raises(DataError, match=f"^{root}: several folders .* of train: val, val_use; pick data\\.val"):
+    with pytest.raises(DataError, match=f"^{root}: several folders .* of train: val, val_use\\. Pick .*data\\.val"):
         data_set(root)
 
 
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "candidates"),
     [({}, "there is none"), ({"test": {"unicorn": 1}, "a": {}}, "there are a, test")],
     ids=["none", "others"],
 )
 def test_no_validation_folder_is_an_error_that_lists_the_candidates(
-    class_folders: Callable[..., Path], others: dict[str, dict[str, int]], said: str
+    class_folders: Callable[..., Path], others: dict[str, dict[str, int]], candidates: str
 ) -> None:
     root = class_folders({"train": TRAIN, **others})
     for name in others:
         (root / name).mkdir(exist_ok=True)
-    with pytest.raises(DataError, match=rf"^{root}: no folder beside train has its classes \({said}\).*data\.val"):
+    with pytest.raises(
+        DataError, match=rf"^{root}: no folder next to train has its classes \({candidates}\).*data\.val"
+    ):
         data_set(root)
 
 
@@ -152,7 +154,7 @@ def test_hidden_folders_are_no_classes(root: Path) -> None:
     assert data_set(root).classes == ["ant", "cat", "dog"]
 
 
-# What classes are called
+# Names of classes
 
 WNIDS = {"n01440764": "tench", "n02012849": "crane bird", "n03126707": "crane", "n03445777": "golf ball"}
 
@@ -166,7 +168,7 @@ def test_folders_named_by_wordnet_ids_are_called_by_words(wordnet_root: Path) ->
     data = data_set(wordnet_root)
     assert data.classes == list(WNIDS.values())
     assert [path.parent.name for path in data.val_set().images] == list(WNIDS)
-    assert [name for name, _ in data.pictures(4)] == [f"{name}/0" for name in WNIDS.values()]
+    assert [name for name, _ in data.load_val_images(4)] == [f"{name}/0" for name in WNIDS.values()]
 
 
 @pytest.mark.parametrize("classes", [["golf ball", "tench"], ["n03445777", "n01440764"], ["golf ball", "n01440764"]])
@@ -186,14 +188,7 @@ def test_the_test_set_is_the_validation_set(root: Path) -> None:
     assert files(data.test_set()) == files(data.val_set())
 
 
-@pytest.mark.parametrize(("split", "length"), [("train", 9469), ("val", 3925)])
-def test_imagenette_has_its_published_lengths(shared_data: Path, split: str, length: int) -> None:
-    data = data_set(shared_data / "imagenette128")
-    assert len(data.classes) == 10
-    assert len(data.train_set() if split == "train" else data.val_set()) == length
-
-
-# What is refused
+# Invalid folders and files
 
 
 def test_a_missing_root_shows_the_layout_that_is_expected(tmp_path: Path) -> None:
@@ -218,11 +213,11 @@ def test_a_training_folder_without_class_folders_is_named(class_folders: Callabl
         data_set(root, train="empty")
 
 
-def test_a_class_that_validation_lacks_is_named(class_folders: Callable[..., Path]) -> None:
-    root = class_folders({"train": TRAIN, "val": {"ant": 1, "dog": 1}})
-    with pytest.raises(DataError, match="cat") as caught:
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_that_one_split_lacks_is_named(class_folders: Callable[..., Path], split: str) -> None:
+    root = class_folders({"train": TRAIN, "val": VAL} | {split: {"ant": 1, "dog": 1}})
+    with pytest.raises(DataError, match=f"^{root}/val: .*cat"):
         data_set(root)
-    assert str(root / "val") in str(caught.value)
 
 
 def test_a_class_that_validation_lacks_may_be_left_out(class_folders: Callable[..., Path]) -> None:
@@ -230,20 +225,12 @@ def test_a_class_that_validation_lacks_may_be_left_out(class_folders: Callable[.
     assert len(data_set(root, classes=["ant", "dog"]).val_set()) == 2
 
 
-def test_a_class_that_training_lacks_is_named(class_folders: Callable[..., Path]) -> None:
-    root = class_folders({"train": {"ant": 1, "dog": 1}, "val": VAL})
-    with pytest.raises(DataError, match="cat") as caught:
-        data_set(root)
-    assert str(root / "val") in str(caught.value)
-
-
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_class_folder_without_images_is_named(class_folders: Callable[..., Path], split: str) -> None:
     root = class_folders({"train": TRAIN, "val": VAL} | {split: {"ant": 1, "cat": 0, "dog": 1}})
     data = data_set(root)
-    with pytest.raises(DataError, match="cat") as caught:
+    with pytest.raises(DataError, match=f"^{root}/{split}: .*cat"):
         data.train_set() if split == "train" else data.val_set()
-    assert str(root / split) in str(caught.value)
 
 
 def test_excluded_files_are_left_out(root: Path) -> None:
@@ -258,17 +245,10 @@ def test_excluded_files_are_left_out(root: Path) -> None:
     assert len(data.train_set()) == sum(TRAIN.values())
 
 
-def test_a_file_that_is_no_image_is_named(root: Path) -> None:
+@pytest.mark.parametrize("truncated", [True, False])
+def test_a_file_that_is_no_image_is_named(root: Path, cut_short: Callable[[Path], None], truncated: bool) -> None:
     bad = root / "val/cat/1.JPEG"
-    bad.write_text("not an image")
-    samples = data_set(root).val_set()
-    with pytest.raises(DataError, match=str(bad)):
-        [samples[i] for i in range(len(samples))]
-
-
-def test_a_truncated_image_is_named(root: Path, cut_short: Callable[[Path], None]) -> None:
-    bad = root / "val/cat/1.JPEG"
-    cut_short(bad)
+    cut_short(bad) if truncated else bad.write_text("not an image")
     samples = data_set(root).val_set()
     with pytest.raises(DataError, match=str(bad)):
         [samples[i] for i in range(len(samples))]
@@ -289,7 +269,7 @@ def test_the_check_before_training_opens_no_more_images_than_asked(root: Path) -
     data.check(data.train_set())
 
 
-# What the model sees
+# Images that the model receives
 
 
 def test_evaluation_is_a_resize_of_the_short_side_and_a_central_crop(
@@ -320,8 +300,8 @@ COLOURS = {
 }
 
 
-def seen(root: Path) -> torch.Tensor:
-    """The only validation image as the model sees it, in uint8."""
+def load_only_image(root: Path) -> torch.Tensor:
+    """Load the only validation image, uint8."""
     return data_set(root, eval_resize=24, image_size=24).val_set()[0][0]
 
 
@@ -331,7 +311,9 @@ def test_an_image_of_any_mode_has_the_three_channels_of_its_colours(
 ) -> None:
     root = class_folders({"train": {"a": 1}, "val": {"a": 0}})
     write(root / "val/a/0.png", MODES[mode])
-    assert torch.equal(seen(root), torch.tensor(COLOURS[mode], dtype=torch.uint8)[:, None, None].expand(3, 24, 24))
+    assert torch.equal(
+        load_only_image(root), torch.tensor(COLOURS[mode], dtype=torch.uint8)[:, None, None].expand(3, 24, 24)
+    )
 
 
 def test_a_cmyk_image_has_the_three_channels_of_its_colours(
@@ -339,7 +321,7 @@ def test_a_cmyk_image_has_the_three_channels_of_its_colours(
 ) -> None:
     root = class_folders({"train": {"a": 1}, "val": {"a": 0}})
     write(root / "val/a/0.jpg", Image.new("CMYK", (24, 24), (0, 255, 255, 0)), quality=95)  # full magenta and yellow
-    image = seen(root).float()
+    image = load_only_image(root).float()
     assert image.shape == (3, 24, 24)
     assert (image - torch.tensor([255.0, 0.0, 0.0])[:, None, None]).abs().max() <= 4
 
@@ -365,5 +347,5 @@ def test_training_images_are_mirrored_only_if_flip_is_set(
     write(root / "train/a/0.png", pixels)
     whole = CropAndFlip(min_area=1.0, flip=flip)
     samples = data_set(root, image_size=32, augmentation=whole).train_set()
-    found = {"as it is" if samples[0][0][0, 16, 0] > samples[0][0][0, 16, -1] else "mirrored" for _ in range(20)}
-    assert found == sides
+    images = {"as it is" if samples[0][0][0, 16, 0] > samples[0][0][0, 16, -1] else "mirrored" for _ in range(20)}
+    assert images == sides

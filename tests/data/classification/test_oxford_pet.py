@@ -26,7 +26,7 @@ def write_list(path: Path, numbers: range) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, write: Callable[..., Path], noise: Callable[..., NDArray[np.uint8]]) -> Path:
-    """`oxford-iiit-pet` with 10 images a breed in `trainval`, and 2 in `test`."""
+    """`oxford-iiit-pet` with 10 images per breed in `trainval`, and 2 in `test`."""
     home = tmp_path / "oxford-iiit-pet"
     write_list(home / "annotations/trainval.txt", range(1, 11))
     write_list(home / "annotations/test.txt", range(11, 13))
@@ -73,13 +73,13 @@ def test_excluded_files_are_left_out(home: Path, tmp_path: Path) -> None:
     assert [path.name for path, _ in files(data, "test")][-2:] == ["american_bulldog_12.jpg", "Bengal_12.jpg"]
 
 
-# What is refused
+# Invalid data
 
 
 @pytest.mark.parametrize("folder", ["images", "annotations"])
 def test_without_download_a_missing_folder_is_named_with_the_addresses(home: Path, folder: str) -> None:
     (home / folder).rename(home / "elsewhere")
-    with pytest.raises(DataError, match=rf"^{home / folder}: no such folder; data\.download=true") as caught:
+    with pytest.raises(DataError, match=rf"^{home / folder}: no such folder.*data\.download=true") as caught:
         data_set(home)
     assert f"unpack {URLS[0]} and {URLS[1]} into {home} by hand" in str(caught.value)
 
@@ -131,9 +131,7 @@ def test_a_label_of_two_breeds_is_refused(home: Path) -> None:
 @pytest.mark.parametrize(("image", "split"), [("Bengal_3", "train"), ("Bengal_3", "val"), ("Bengal_12", "test")])
 def test_a_listed_image_that_is_not_there_is_named(home: Path, image: str, split: str) -> None:
     (home / "images" / f"{image}.jpg").unlink()
-    with pytest.raises(
-        DataError, match=rf"^{home}/images: 1 of the \d+ images in \w+\.txt are not there: {image}\.jpg"
-    ):
+    with pytest.raises(DataError, match=rf"^{home}/images: 1 of the \d+ images in \w+\.txt are missing: {image}\.jpg"):
         files(data_set(home), split)
 
 

@@ -1,4 +1,4 @@
-"""Lists of files to leave out: what is written is read again, whatever the names."""
+"""Lists of files to leave out, with file names of any characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from visual_transformers.data import ImageNet
-from visual_transformers.data.io.exclude_list import excluded_files, write_exclusions
+from visual_transformers.data.io.exclude_list import read_exclude_list, write_exclude_list
 from visual_transformers.errors import DataError
 
 NAMES = [
@@ -35,24 +35,24 @@ def root(tmp_path: Path, write: Callable[..., Path]) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_list_that_was_written_leaves_out_exactly_its_file(root: Path, name: str) -> None:
+def test_a_written_list_leaves_out_exactly_its_file(root: Path, name: str) -> None:
     bad = root / "train" / "class" / name
-    write_exclusions(root / "lists" / "excluded.txt", {str(bad): "is empty"})
+    write_exclude_list(root / "lists" / "excluded.txt", {str(bad): "is empty"})
     data = ImageNet(root=str(root), exclude=str(root / "lists" / "excluded.txt"), image_size=4, eval_resize=4)
     assert {path.name for path in data.train_set().images} == {*NAMES} - {name}
     assert {path.name for path in data.val_set().images} == {*NAMES}
 
 
 def test_reasons_of_several_lines_stay_comments(tmp_path: Path) -> None:
-    write_exclusions(tmp_path / "list", {"/a": "one\nreason", "/b": ""})
-    assert excluded_files(str(tmp_path / "list")) == {"/a", "/b"}
+    write_exclude_list(tmp_path / "list", {"/a": "one\nreason", "/b": ""})
+    assert read_exclude_list(str(tmp_path / "list")) == {"/a", "/b"}
 
 
 def test_lines_written_by_hand_are_relative_to_the_lists_folder(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("# by hand\n\n  train/a.jpg  \r\n../b.jpg\n", encoding="utf-8")
-    assert excluded_files(str(tmp_path / "list")) == {f"{tmp_path}/train/a.jpg", f"{tmp_path.parent}/b.jpg"}
+    assert read_exclude_list(str(tmp_path / "list")) == {f"{tmp_path}/train/a.jpg", f"{tmp_path.parent}/b.jpg"}
 
 
-def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.exclude=.*no such file"):
-        excluded_files(str(tmp_path / "none"))
+        read_exclude_list(str(tmp_path / "none"))

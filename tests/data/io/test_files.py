@@ -1,4 +1,4 @@
-"""What a trained model is shown later is prepared as in evaluation, by the data set's settings alone."""
+"""Evaluation transforms that need only a data set's settings, for images shown to a trained model."""
 
 from __future__ import annotations
 
@@ -39,36 +39,35 @@ def mask_folders(tmp_path: Path) -> dict[str, Any]:
     return {"root": str(tmp_path), "class_names": ["all"]}
 
 
-def check_preparation(data: DataModule, settings: dict[str, Any], count: int) -> None:
-    samples, pictures = data.val_set(), data.pictures(count)
-    assert len(pictures) == min(count, len(samples))
-    prepare = type(data).preparation(settings)
-    first, last = (prepare(pictures[i][1].convert("RGB")) for i in (0, -1))
+def check_eval_transform(data: DataModule, settings: dict[str, Any], count: int) -> None:
+    samples, images = data.val_set(), data.load_val_images(count)
+    assert len(images) == min(count, len(samples))
+    transform = type(data).build_eval_transform(settings)
+    first, last = (transform(images[i][1].convert("RGB")) for i in (0, -1))
     assert torch.equal(first, samples[0][0])
     assert torch.equal(last, samples[len(samples) - 1][0])
-    assert len({name for name, _ in pictures}) == len(pictures)
+    assert len({name for name, _ in images}) == len(images)
 
 
-@pytest.mark.parametrize("settings", [{}, {"image_size": 48}])
-def test_prepared_digits_are_those_of_the_validation_split(settings: dict[str, Any]) -> None:
-    check_preparation(Digits(**settings), settings, 4)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(Digits, {}), (Digits, {"image_size": 48}), (DigitScenes, {"val_scenes": 5})],
+)
+def test_transformed_digits_and_scenes_are_those_of_the_validation_split(kind: Any, settings: dict[str, Any]) -> None:
+    check_eval_transform(kind(**settings), settings, 4)
 
 
-def test_prepared_scenes_are_those_of_the_validation_split() -> None:
-    check_preparation(DigitScenes(val_scenes=5), {"val_scenes": 5}, 3)
+def test_transformed_images_of_class_folders_are_those_of_the_validation_split(image_folders: dict[str, Any]) -> None:
+    check_eval_transform(ImageNet(**image_folders), image_folders, 9)
 
 
-def test_prepared_images_of_class_folders_are_those_of_the_validation_split(image_folders: dict[str, Any]) -> None:
-    check_preparation(ImageNet(**image_folders), image_folders, 9)
+def test_transformed_images_of_mask_folders_are_those_of_the_validation_split(mask_folders: dict[str, Any]) -> None:
+    check_eval_transform(MaskFolder(**mask_folders), mask_folders, 2)
 
 
-def test_prepared_images_of_mask_folders_are_those_of_the_validation_split(mask_folders: dict[str, Any]) -> None:
-    check_preparation(MaskFolder(**mask_folders), mask_folders, 2)
-
-
-def test_preparation_needs_no_folder() -> None:
+def test_the_evaluation_transform_needs_no_folder() -> None:
     settings = {"root": "nowhere", "image_size": 32, "eval_resize": 36}
-    assert ImageNet.preparation(settings)(Image.new("RGB", (64, 50))).shape == (3, 32, 32)
+    assert ImageNet.build_eval_transform(settings)(Image.new("RGB", (64, 50))).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(("label_set", "ids"), [("stuff", STUFF), ("stuff_things", THINGS + STUFF)])

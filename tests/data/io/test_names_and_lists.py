@@ -1,4 +1,4 @@
-"""Names in any form and lists in any encoding: found, or said in a sentence that names the file and the line."""
+"""File names in any Unicode normalization, lists in any encoding, and checks of classes and labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from visual_transformers.data import ImageFolder, ImageNet, Lip, MaskFolder, OxfordPet, Voc
-from visual_transformers.data.io.exclude_list import excluded_files
-from visual_transformers.data.io.files import images_below
-from visual_transformers.data.io.text_lists import lines
+from visual_transformers.data.io.exclude_list import read_exclude_list
+from visual_transformers.data.io.files import list_images
+from visual_transformers.data.io.text_lists import read_lines
 from visual_transformers.errors import BadFileError, DataError
-from visual_transformers.inference.images import ReadableImages, image_paths
+from visual_transformers.inference.images import ImageReader, find_images
 
 NAMES = ["plain", "two words", "größe-東京", "a,b", "naïve café", "ﬁ", "한글"]
 FORMS = ["NFC", "NFD"]
@@ -27,12 +28,12 @@ def formed(name: str, form: str) -> str:
     return unicodedata.normalize(form, name)
 
 
-# Two forms of one name
+# Unicode normalization
 
 
 @pytest.mark.parametrize("train", FORMS)
 @pytest.mark.parametrize("val", FORMS)
-def test_classes_of_splits_are_found_whatever_the_form_of_their_names(tmp_path, write, train, val):
+def test_classes_are_found_in_any_unicode_normalization(tmp_path, write, train, val):
     for name in NAMES:
         write(tmp_path / "train" / formed(name, train) / "1.png", GREY)
         write(tmp_path / "val" / formed(name, val) / "1.png", GREY)
@@ -43,7 +44,7 @@ def test_classes_of_splits_are_found_whatever_the_form_of_their_names(tmp_path, 
 
 
 @pytest.mark.parametrize(("image", "mask"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
-def test_masks_are_found_whatever_the_form_of_their_names(tmp_path, write, image, mask):
+def test_masks_are_found_in_any_unicode_normalization(tmp_path, write, image, mask):
     for name in NAMES:
         write(tmp_path / "train/images" / f"{formed(name, image)}.png", GREY)
         write(tmp_path / "train/masks" / f"{formed(name, mask)}.png", MASK)
@@ -54,7 +55,7 @@ def test_masks_are_found_whatever_the_form_of_their_names(tmp_path, write, image
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_files_are_excluded_whatever_the_form_of_their_names(tmp_path, write, form):
+def test_files_are_excluded_in_any_unicode_normalization(tmp_path, write, form):
     for name in NAMES:
         for split in ("train", "val"):
             write(tmp_path / split / "class" / f"{formed(name, 'NFD')}.png", GREY)
@@ -64,7 +65,7 @@ def test_files_are_excluded_whatever_the_form_of_their_names(tmp_path, write, fo
     assert (len(data.train_set()), len(data.val_set())) == (2, len(NAMES))
 
 
-def test_two_folders_of_one_name_in_two_forms_are_refused(tmp_path, write):
+def test_two_folders_that_differ_only_in_normalization_are_refused(tmp_path, write):
     for form in FORMS:
         write(tmp_path / "train" / formed("é", form) / "1.png", GREY)
     if len(list((tmp_path / "train").iterdir())) < 2:
@@ -73,11 +74,11 @@ def test_two_folders_of_one_name_in_two_forms_are_refused(tmp_path, write):
         ImageFolder(root=str(tmp_path), val_share=0.5)
 
 
-# What holds no data
+# Files and folders that hold no data
 
 
 @pytest.mark.parametrize("junk", ["@eaDir", "__MACOSX", "lost+found", ".ipynb_checkpoints", "$RECYCLE.BIN", ".git"])
-def test_folders_that_systems_leave_behind_are_neither_classes_nor_images(tmp_path, write, junk):
+def test_system_folders_are_neither_classes_nor_images(tmp_path, write, junk):
     for split in ("train", "val"):
         for name in ("a", "b"):
             write(tmp_path / split / name / "1.png", GREY)
@@ -86,10 +87,10 @@ def test_folders_that_systems_leave_behind_are_neither_classes_nor_images(tmp_pa
     data = ImageFolder(root=str(tmp_path), image_size=8, eval_resize=8)
     assert data.classes == ["a", "b"]
     assert len(data.train_set()) == len(data.val_set()) == 2
-    assert len(images_below(tmp_path)) == 4
+    assert len(list_images(tmp_path)) == 4
 
 
-def test_files_below_the_masks_within_the_images_are_no_images(tmp_path, write):
+def test_masks_in_a_subfolder_of_the_images_are_not_images(tmp_path, write):
     for split in ("train", "val"):
         write(tmp_path / split / "1.png", GREY)
         write(tmp_path / split / "masks" / "1.png", MASK)
@@ -100,7 +101,7 @@ def test_files_below_the_masks_within_the_images_are_no_images(tmp_path, write):
     assert list(data.train_set().images.names()) == ["1.png"]
 
 
-def test_other_endings_are_counted_once(tmp_path, write, capsys):
+def test_other_suffixes_are_counted_once(tmp_path, write, capsys):
     for split in ("train", "val"):
         for name in ("a", "b"):
             write(tmp_path / split / name / "1.png", GREY)
@@ -108,42 +109,42 @@ def test_other_endings_are_counted_once(tmp_path, write, capsys):
                 (tmp_path / split / name / other).write_text("")
     data = ImageFolder(root=str(tmp_path), image_size=8, eval_resize=8)
     data.train_set(), data.train_set()
-    said = [line for line in capsys.readouterr().out.splitlines() if "passed over" in line]
-    assert said == [
-        f"note: {tmp_path}/train: passed over 8 files that are no images: .heic (4), without an ending (2), .txt (2)"
+    message = [line for line in capsys.readouterr().out.splitlines() if "not images" in line]
+    assert message == [
+        f"note: {tmp_path}/train: skipped 8 files that are not images: .heic (4), without a suffix (2), .txt (2)"
     ]
 
 
 # Links
 
 
-def test_a_link_to_a_class_that_is_gone_is_named(tmp_path, write):
+def test_a_broken_link_to_a_class_is_named(tmp_path, write):
     write(tmp_path / "train/a/1.png", GREY)
     (tmp_path / "train/b").symlink_to(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"train/b: is a link to .*/gone, which is not there"):
+    with pytest.raises(DataError, match=r"train/b: is a link to .*/gone, which does not exist"):
         ImageFolder(root=str(tmp_path), val_share=0.5)
 
 
-def test_a_link_to_an_image_that_is_gone_is_named(tmp_path, write):
+def test_a_broken_link_to_an_image_is_named(tmp_path, write):
     for split in ("train", "val"):
         for name in ("a", "b"):
             write(tmp_path / split / name / "1.png", GREY)
     (tmp_path / "val/a/2.png").symlink_to(tmp_path / "gone.png")
     data = ImageFolder(root=str(tmp_path), image_size=8, eval_resize=8)
-    with pytest.raises(BadFileError, match=r"val/a/2\.png: is a link to .*/gone\.png, which is not there"):
+    with pytest.raises(BadFileError, match=r"val/a/2\.png: is a link to .*/gone\.png, which does not exist"):
         data.check(data.val_set())
 
 
-def test_a_link_to_an_image_that_is_gone_is_named_in_prediction(tmp_path, write, capsys):
+def test_a_broken_link_to_an_image_is_named_in_prediction(tmp_path, write, capsys):
     write(tmp_path / "1.png", GREY)
     (tmp_path / "2.png").symlink_to("gone.png")
-    images = ReadableImages(image_paths(str(tmp_path)))
+    images = ImageReader(find_images(str(tmp_path)))
     assert [path.name for path, _ in images] == ["1.png"]
     with pytest.raises(DataError, match=r"2\.png: is a link to gone\.png"):
-        images.check_all_were_read()
+        images.report_problems()
 
 
-def test_links_that_lead_somewhere_are_followed(tmp_path, write):
+def test_valid_links_are_followed(tmp_path, write):
     write(tmp_path / "store/a/1.png", GREY)
     write(tmp_path / "store/b/1.png", GREY)
     for split in ("train", "val"):
@@ -171,9 +172,7 @@ def test_links_that_lead_somewhere_are_followed(tmp_path, write):
         (["sat_1.tif"], ["map_1.png"], None, ".png"),
     ],
 )
-def test_images_and_masks_are_paired_without_what_their_names_end_in(
-    tmp_path, write, images, masks, image_suffix, mask_suffix
-):
+def test_images_and_masks_are_paired_by_name_without_suffix(tmp_path, write, images, masks, image_suffix, mask_suffix):
     for split in ("train", "val"):
         for image in images:
             write(tmp_path / split / "images" / image, GREY)
@@ -191,7 +190,7 @@ def test_images_and_masks_are_paired_without_what_their_names_end_in(
     assert [Path(samples.masks.origin(i)).name for i in range(len(samples))] == [Path(mask).name for mask in masks]
 
 
-def test_images_and_masks_in_one_folder_are_told_apart(tmp_path, write):
+def test_images_and_masks_in_one_folder_are_distinguished(tmp_path, write):
     for split in ("train", "val"):
         write(tmp_path / split / "1.jpg", GREY)
         write(tmp_path / split / "1.png", MASK)
@@ -210,7 +209,7 @@ def test_two_masks_of_one_image_are_refused(tmp_path, write):
         write(tmp_path / "train/masks" / name, MASK)
     if len(list((tmp_path / "train/masks").iterdir())) < 2:
         pytest.skip("this disk takes both for one")
-    with pytest.raises(DataError, match="have the same name but for their endings"):
+    with pytest.raises(DataError, match="differ only in their suffixes"):
         MaskFolder(root=str(tmp_path), class_names=["a", "b", "c"]).train_set()
 
 
@@ -221,13 +220,13 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_list_is_read_whatever_its_unicode_encoding(tmp_path, encoding, newline):
+def test_a_list_is_read_in_any_unicode_encoding(tmp_path, encoding, newline):
     (tmp_path / "list").write_bytes(newline.join(NAMES).encode(encoding))
-    assert lines(tmp_path / "list") == NAMES
+    assert read_lines(tmp_path / "list") == NAMES
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("plain\ncafé".encode("latin-1"), "list, line 2: is not utf-8"),
         ("a\n東京".encode("shift-jis"), "list, line 2: is not utf-8"),
@@ -235,10 +234,10 @@ def test_a_list_is_read_whatever_its_unicode_encoding(tmp_path, encoding, newlin
         (b"\xff\xfeo", "line 1: is not utf-16"),
     ],
 )
-def test_another_encoding_is_refused_by_its_line(tmp_path, content, said):
+def test_another_encoding_is_refused_with_the_line(tmp_path, content, message):
     (tmp_path / "list").write_bytes(content)
-    with pytest.raises(DataError, match=said):
-        lines(tmp_path / "list")
+    with pytest.raises(DataError, match=message):
+        read_lines(tmp_path / "list")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -274,29 +273,29 @@ def test_the_lists_of_pets_may_have_any_unicode_encoding(tmp_path, write, encodi
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_list_of_exclusions_may_have_any_unicode_encoding(tmp_path, encoding):
+def test_an_exclude_list_may_have_any_unicode_encoding(tmp_path, encoding):
     (tmp_path / "list").write_bytes("# bad\nfirst.png\ngröße.png\n".encode(encoding))
     (tmp_path / "first.png").write_text("")
-    assert excluded_files(str(tmp_path / "list")) == {f"{tmp_path}/first.png", f"{tmp_path}/größe.png"}
+    assert read_exclude_list(str(tmp_path / "list")) == {f"{tmp_path}/first.png", f"{tmp_path}/größe.png"}
 
 
-def test_a_list_of_exclusions_none_of_which_is_there_is_said(tmp_path, capsys):
+def test_a_note_is_printed_if_no_excluded_file_exists(tmp_path, capsys):
     (tmp_path / "list").write_text("train/1.png\ntrain/2.png\n")
-    excluded_files(str(tmp_path / "list"))
-    assert "none of its 2 files is there; the first is" in capsys.readouterr().out
+    read_exclude_list(str(tmp_path / "list"))
+    assert "none of its 2 files exists; the first is" in capsys.readouterr().out
 
 
 def test_names_of_any_bytes_can_be_excluded(tmp_path):
     name = os.fsdecode(b"latin-\xe9.png")
     (tmp_path / "list").write_bytes(os.fsencode(name))
     (tmp_path / name).write_text("")
-    assert excluded_files(str(tmp_path / "list")) == {f"{tmp_path}/{name}"}
+    assert read_exclude_list(str(tmp_path / "list")) == {f"{tmp_path}/{name}"}
 
 
-# Classes and labels that make no sense
+# Invalid classes and labels
 
 
-def test_folders_that_are_splits_are_no_classes(tmp_path, write):
+def test_folders_of_splits_are_not_classes(tmp_path, write):
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             write(tmp_path / "set" / split / name / "1.png", GREY)
@@ -327,34 +326,35 @@ def labelled(tmp_path: Path, write: Callable[..., Path]) -> Callable[..., MaskFo
     return make
 
 
-def test_255_that_is_a_class_is_not_ignored_in_silence(labelled, capsys):
+def test_a_note_is_printed_if_255_may_be_a_class(labelled, capsys):
     data = labelled([0, 255], class_names=["background", "object"])
     data.check(data.train_set())
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert (
-        "note: 1 of 2 classes have no pixel in the 1 masks checked (object); 50 % of their pixels are ignored." in said
+        "note: 1 of 2 classes have no pixel in the 1 masks checked (object); 50 % of their pixels are ignored."
+        in message
     )
-    assert "data.label_map={0:0,255:1} data.ignore_labels=[]" in said
+    assert "data.label_map={0:0,255:1} data.ignore_labels=[]" in message
     mended = labelled([0, 255], class_names=["background", "object"], label_map={0: 0, 255: 1}, ignore_labels=[])
     mended.check(mended.train_set())
     assert mended.train_set().target(0).tolist() == [[0, 1]] * 6
 
 
-def test_labels_from_1_are_moved_by_a_map(labelled):
+def test_labels_from_1_are_mapped(labelled):
     with pytest.raises(DataError, match=r"0 is the label of class 'a'.*data\.label_map=\{1:0,2:1,3:2\}"):
         labelled([0, 1, 2, 3], class_names=["a", "b", "c"], ignore_labels=[0, 255])
     data = labelled([0, 1, 2, 3], class_names=["a", "b", "c"], ignore_labels=[0, 255], label_map={1: 0, 2: 1, 3: 2})
     assert data.train_set().target(0)[0].tolist() == [255, 0, 1, 2]
 
 
-def test_a_label_beyond_the_classes_is_not_simply_to_be_ignored(labelled):
+def test_the_remedy_for_a_label_beyond_the_classes_is_a_map(labelled):
     data = labelled([1, 2, 3], class_names=["a", "b", "c"])
     with pytest.raises(BadFileError, match=r"labels \[3\] are out of range; .*data\.label_map"):
         data.check(data.train_set())
 
 
 @pytest.mark.parametrize(
-    ("label_map", "ignored", "said"),
+    ("label_map", "ignored", "message"),
     [
         ({1: 0}, [255], "no value is 1, the class 'b'"),
         ({1: 0, 2: 5}, [255], "2:5 is not the value of a pixel"),
@@ -362,17 +362,17 @@ def test_a_label_beyond_the_classes_is_not_simply_to_be_ignored(labelled):
         ({0: 0, 255: 1}, [255], "both have 255"),
     ],
 )
-def test_a_map_that_makes_no_sense_is_refused(labelled, label_map, ignored, said):
-    with pytest.raises(DataError, match=said):
+def test_an_invalid_label_map_is_refused(labelled, label_map, ignored, message):
+    with pytest.raises(DataError, match=message):
         labelled([0], class_names=["a", "b"], label_map=label_map, ignore_labels=ignored)
 
 
-def test_two_values_can_be_one_class(labelled):
+def test_two_values_can_map_to_one_class(labelled):
     data = labelled([0, 1, 2], class_names=["a", "b"], label_map={0: 0, 1: 1, 2: 1})
     assert data.train_set().target(0)[0].tolist() == [0, 1, 1]
 
 
-def test_a_class_without_a_pixel_is_said(labelled, capsys):
+def test_a_class_without_pixels_is_reported(labelled, capsys):
     data = labelled([0, 1, 255], class_names=["a", "b", "c"])
     data.check(data.train_set())
     assert (
@@ -381,7 +381,7 @@ def test_a_class_without_a_pixel_is_said(labelled, capsys):
     )
 
 
-def test_masks_that_are_ignored_as_a_whole_are_refused(labelled):
+def test_masks_of_only_ignored_pixels_are_refused(labelled):
     data = labelled([255, 255], class_names=["a", "b"])
     with pytest.raises(DataError, match="no class has pixels: 100 % of their pixels are ignored"):
         data.check(data.val_set())
@@ -399,33 +399,30 @@ def test_transparent_images_are_counted(tmp_path, write, capsys):
     data = ImageFolder(root=str(tmp_path), image_size=8, eval_resize=8)
     data.check(data.train_set())
     assert (
-        "note: of 4 images that were looked at, 2 are transparent somewhere; white is shown there"
+        "note: of 4 images that were checked, 2 are transparent somewhere; white is shown there"
         in capsys.readouterr().out
     )
 
 
-@pytest.mark.parametrize("orientation", [6, 8])
-def test_a_mask_that_was_not_turned_with_its_image_is_named_as_exif(tmp_path, write, orientation):
-    from PIL import Image
-
+def write_turned(folder: Path, write: Callable[..., Path], orientation: int) -> MaskFolder:
+    """Write an image with an EXIF orientation, and a mask of its stored size."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    write(tmp_path / "train/images/0.jpg", Image.new("RGB", (12, 8)), exif=exif)
-    write(tmp_path / "train/masks/0.png", np.zeros((8, 12), np.uint8))
-    data = MaskFolder(root=str(tmp_path), class_names=["a", "b"])
-    with pytest.raises(BadFileError, match=rf"its EXIF orientation is {orientation}, and the mask is not: turn it"):
+    write(folder / "train/images/0.jpg", Image.new("RGB", (12, 8)), exif=exif)
+    write(folder / "train/masks/0.png", np.zeros((8, 12), np.uint8))
+    return MaskFolder(root=str(folder), class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_a_mask_that_was_not_turned_with_its_image_is_reported(tmp_path, write, orientation):
+    data = write_turned(tmp_path, write, orientation)
+    with pytest.raises(BadFileError, match=rf"turned by its EXIF orientation {orientation}, and the mask is not: turn"):
         data.check(data.train_set())
     write(tmp_path / "train/masks/0.png", np.zeros((12, 8), np.uint8))
     data.check(data.train_set())
 
 
-def test_a_half_turn_beside_a_mask_is_noted(tmp_path, write, capsys):
-    from PIL import Image
-
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    write(tmp_path / "train/images/0.jpg", Image.new("RGB", (12, 8)), exif=exif)
-    write(tmp_path / "train/masks/0.png", np.zeros((8, 12), np.uint8))
-    data = MaskFolder(root=str(tmp_path), class_names=["a", "b"])
+def test_a_half_turn_of_a_masked_image_is_noted(tmp_path, write, capsys):
+    data = write_turned(tmp_path, write, 3)
     data.check(data.train_set())
     assert "1 are turned by their EXIF orientation to the same size" in capsys.readouterr().out

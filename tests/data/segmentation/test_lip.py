@@ -1,4 +1,4 @@
-"""Look into Person: its layout, its labels, and left and right in a mirror."""
+"""Look into Person: its layout, its labels, and the swap of left and right labels in mirrored images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visual_transformers.config.instantiate import build
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.data import Lip
 from visual_transformers.data.augmentation import ScaleCropFlip
 from visual_transformers.errors import BadFileError, DataError
@@ -21,7 +21,7 @@ Labels = NDArray[np.uint8]
 
 @pytest.fixture
 def lip(tmp_path: Path, write: Callable[..., Path], noise: Callable[..., Labels]) -> Callable[..., Lip]:
-    """`lip({name: labels}, ...)`: the same photographs as both splits, in the published layout."""
+    """`lip({name: labels}, ...)` writes the same images as both splits, in the published layout."""
 
     def make(masks: dict[str, Labels], **options: Any) -> Lip:
         for split in ("train", "val"):
@@ -36,13 +36,13 @@ def lip(tmp_path: Path, write: Callable[..., Path], noise: Callable[..., Labels]
 
 @pytest.fixture
 def everything() -> Labels:
-    """Labels 0 to 19 from left to right, three pixels of each."""
+    """Mask with labels 0 to 19 from left to right, three pixels each."""
     return np.tile(np.repeat(np.arange(20, dtype=np.uint8), 3), (4, 1))
 
 
 def test_the_classes_are_those_of_the_published_list(shared_data: Path) -> None:
     lines = (shared_data / "labels/lip_labels.txt").read_text().splitlines()
-    assert Lip.known_classes({}) == [line.split(": ")[1] for line in lines]
+    assert Lip.classes_from_settings({}) == [line.split(": ")[1] for line in lines]
 
 
 def test_targets_are_the_labels_of_the_masks(lip: Callable[..., Lip], everything: Labels) -> None:
@@ -71,11 +71,8 @@ def test_a_mirrored_training_image_has_left_for_right(lip: Callable[..., Lip], e
     swapped = torch.tensor([*range(14), 15, 14, 17, 16, 19, 18])
     plain = torch.arange(20).repeat_interleave(3)
     expected = {tuple(plain.tolist()), tuple(swapped[plain.flip(0)].tolist())}
-    seen = set()
-    for _ in range(20):
-        labels = samples[0][1]
-        seen.add(tuple(labels[(labels != 255).all(dim=1)][0].tolist()))
-    assert seen == expected
+    masks = [samples[0][1] for _ in range(20)]
+    assert {tuple(labels[(labels != 255).all(dim=1)][0].tolist()) for labels in masks} == expected
 
 
 # The paper's recipe
@@ -85,12 +82,12 @@ def test_its_configuration_is_the_papers_and_takes_photographs_of_any_shape(
     lip: Callable[..., Lip], everything: Labels, composed: Callable[..., Any], tmp_path: Path
 ) -> None:
     lip({"1": everything, "2": np.zeros((90, 31), np.uint8)})
-    data = build(checked(composed("task=segmentation", "data=lip", f"data.root={tmp_path}")).data, "data")
+    data = build(validate(composed("task=segmentation", "data=lip", f"data.root={tmp_path}")).data, "data")
     assert data.batch_size == 96
     assert [tuple(data.train_set()[i][0].shape) for i in range(2)] == [(3, 473, 473)] * 2
 
 
-# What is refused
+# Invalid data
 
 
 def test_a_missing_folder_shows_the_layout(tmp_path: Path) -> None:
@@ -129,7 +126,7 @@ def test_labels_of_another_data_set_are_named(lip: Callable[..., Lip]) -> None:
         samples[0]
 
 
-# Real photographs in this layout, with labels of their own
+# Real photographs in this layout, with other labels
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Images with a mask file each: pairing, labels, and messages that name the file."""
+"""Images with a mask file each: pairing, labels, and errors that name the file."""
 
 import struct
 import zlib
@@ -23,7 +23,7 @@ Add = Callable[..., tuple[Path, Path]]
 
 @pytest.fixture
 def add(tmp_path: Path, write: Callable[..., Path], noise: Callable[..., NDArray[np.uint8]]) -> Add:
-    """`add("val/street/1", labels)` writes that image and its mask; the paths of both."""
+    """`add("val/street/1", labels)` writes that image and its mask, and returns their paths."""
 
     def pair(name: str, labels: Any = ((0, 1, 2), (2, 1, 0)), suffix: str = ".png") -> tuple[Path, Path]:
         split, below = name.split("/", 1)
@@ -39,7 +39,7 @@ def add(tmp_path: Path, write: Callable[..., Path], noise: Callable[..., NDArray
 
 @pytest.fixture
 def data_set(tmp_path: Path, add: Add) -> Callable[..., MaskFolder]:
-    """A data set below tmp_path with one training image, and whatever else the test has added."""
+    """`data_set()` has one training image below tmp_path, and the images that the test adds."""
     add("train/0")
 
     def make(**options: Any) -> MaskFolder:
@@ -49,7 +49,7 @@ def data_set(tmp_path: Path, add: Add) -> Callable[..., MaskFolder]:
 
 
 def files(samples: MaskedImages) -> list[tuple[Path, Path]]:
-    """Every image with its mask."""
+    """List every image with its mask."""
     return [(path, Path(samples.masks.origin(index))) for index, path in enumerate(samples.images)]
 
 
@@ -224,7 +224,7 @@ def test_missing_class_names_are_refused_by_the_settings_name(data_set: Callable
 
 
 def test_the_settings_alone_tell_the_class_names() -> None:
-    assert MaskFolder.known_classes({"root": "nowhere", "class_names": CLASSES}) == CLASSES
+    assert MaskFolder.classes_from_settings({"root": "nowhere", "class_names": CLASSES}) == CLASSES
 
 
 @pytest.mark.parametrize("name", [None, True, 3])
@@ -241,7 +241,7 @@ def test_an_ignored_label_that_no_mask_can_hold_is_refused(data_set: Callable[..
         data_set(ignore_labels=[255, label])
 
 
-# Files that cannot be used
+# Unusable files
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "1"])

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012: its layout, its labels, its download."""
+"""PASCAL VOC 2012: layout, labels and download."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +12,17 @@ from PIL import Image
 from torchvision.datasets import VOCSegmentation
 
 from visual_transformers.config.instantiate import build
-from visual_transformers.config.validation import checked
+from visual_transformers.config.validation import validate
 from visual_transformers.data import Voc
 from visual_transformers.errors import BadFileError, DataError
 
 NAMES = {"train": ["2007_000032", "2007_000039"], "val": ["2007_000033"]}
-"""The published lists begin so."""
+"""Beginnings of the published lists."""
 
 
 @pytest.fixture
 def labels() -> NDArray[np.uint8]:
-    """The 21 labels and the border's."""
+    """Mask with the 21 labels and the border's."""
     return np.tile(np.array([*range(21), 255], np.uint8), (3, 1))
 
 
@@ -45,10 +45,10 @@ def voc(tmp_path: Path, write: Callable[..., Path], labels: NDArray[np.uint8]) -
 def test_splits_and_targets_are_those_of_torchvision(voc: Path) -> None:
     data = Voc(root=str(voc))
     for split, samples in (("train", data.train_set()), ("val", data.val_set()), ("val", data.test_set())):
-        theirs = VOCSegmentation(str(voc), image_set=split)
-        assert [str(path) for path in samples.images] == theirs.images
+        oracle = VOCSegmentation(str(voc), image_set=split)
+        assert [str(path) for path in samples.images] == oracle.images
         for index in range(len(samples)):
-            assert np.array_equal(samples.target(index), np.array(theirs[index][1]))
+            assert np.array_equal(samples.target(index), np.array(oracle[index][1]))
 
 
 def test_the_border_is_ignored_and_the_background_is_a_class(voc: Path) -> None:
@@ -57,25 +57,25 @@ def test_the_border_is_ignored_and_the_background_is_a_class(voc: Path) -> None:
 
 
 def test_the_classes_are_the_background_and_the_alphabet_of_objects() -> None:
-    background, *objects = Voc.known_classes({})
+    background, *objects = Voc.classes_from_settings({})
     assert background == "background"
     assert len(objects) == 20
     assert objects == sorted(objects)
 
 
 def test_its_configuration_builds_it(voc: Path, composed: Callable[..., Any]) -> None:
-    data = build(checked(composed("task=segmentation", "data=voc", f"data.root={voc}")).data, "data")
+    data = build(validate(composed("task=segmentation", "data=voc", f"data.root={voc}")).data, "data")
     assert isinstance(data, Voc)
     data.check(data.train_set())
 
 
-# What is refused
+# Invalid data
 
 
-def test_a_missing_data_set_says_where_it_comes_from_and_what_to_place_where(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"VOCdevkit/VOC2012: no such folder") as caught:
+def test_a_missing_data_set_is_named_with_its_address_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/VOCdevkit/VOC2012: no such folder") as caught:
         Voc(root=str(tmp_path))
-    for hint in ("SegmentationClass/NAME.png", "VOCtrainval_11-May-2012.tar", "data.download=true"):
+    for hint in ("VOCtrainval_11-May-2012.tar", f"into {tmp_path} by hand", "data.download=true"):
         assert hint in str(caught.value)
 
 
@@ -102,16 +102,16 @@ def test_labels_out_of_range_are_named(voc: Path, write: Callable[..., Path], la
 
 
 def test_the_archive_is_fetched_by_torchvision_if_it_is_asked_for(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there, asked = voc / "VOCdevkit", []
-    there.rename(voc / "in the archive")
+    folder, calls = voc / "VOCdevkit", []
+    folder.rename(voc / "in the archive")
 
     def fetch(root: str, **options: Any) -> None:
-        asked.append((root, options))
-        (voc / "in the archive").rename(there)
+        calls.append((root, options))
+        (voc / "in the archive").rename(folder)
 
     monkeypatch.setattr("visual_transformers.data.segmentation.voc.VOCSegmentation", fetch)
     assert len(Voc(root=str(voc), download=True).train_set()) == 2
-    assert asked == [(str(voc), {"year": "2012", "image_set": "train", "download": True})]
+    assert calls == [(str(voc), {"year": "2012", "image_set": "train", "download": True})]
 
 
 def test_nothing_is_fetched_where_the_data_set_is(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,16 +120,13 @@ def test_nothing_is_fetched_where_the_data_set_is(voc: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("File not found or corrupted.")])
-def test_without_a_network_it_says_what_to_place_where(
+def test_without_a_network_the_address_and_the_folder_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("visual_transformers.data.segmentation.voc.VOCSegmentation", fail)
-    with pytest.raises(
-        DataError, match=rf"data.download=true: http.*VOCtrainval.*could not be fetched to {tmp_path}"
-    ) as caught:
+    with pytest.raises(DataError, match=rf"cannot be downloaded .*VOCtrainval.* into {tmp_path} by hand") as caught:
         Voc(root=str(tmp_path), download=True)
     assert str(error) in str(caught.value)
-    assert "VOCdevkit/VOC2012/JPEGImages/NAME.jpg" in str(caught.value)

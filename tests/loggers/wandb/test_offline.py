@@ -1,4 +1,4 @@
-"""The real wandb without a network: what its files hold is read by its own reader, and sent to a stand-in server."""
+"""The real wandb without a network: its own reader reads its files, and they are sent to a stand-in server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from visual_transformers.loggers.wandb import session as wandb_session
 OFFLINE = {"mode": "offline", "timeout": 5}
 
 
-def test_a_run_that_was_killed_and_goes_on_has_each_line_once_and_is_one_run_when_it_is_sent(tmp_path):
+def test_a_killed_and_resumed_run_has_each_line_once_and_is_one_run_when_it_is_sent(tmp_path):
     killed_session(WandB(**OFFLINE), info(tmp_path), 12, when=lambda: has_step(tmp_path, 7))
     killed_session(WandB(**OFFLINE), info(tmp_path, step=10), 14, when=lambda: len(logs(tmp_path)) == 2)
     session(WandB(**OFFLINE), info(tmp_path, step=13), 23, Interrupted("stopped"))  # W&B has lost 13, metrics.jsonl not
@@ -51,16 +51,16 @@ def test_a_run_that_was_killed_and_goes_on_has_each_line_once_and_is_one_run_whe
     assert sent.exit_code == 0
 
 
-def test_a_session_that_died_before_it_wrote_anything_is_taken_away(tmp_path):
+def test_a_session_that_was_killed_before_its_first_message_is_removed(tmp_path):
     killed_session(WandB(**OFFLINE), info(tmp_path), 3, when=lambda: bool(logs(tmp_path)))
     [log] = logs(tmp_path)
-    log.write_bytes(log.read_bytes()[:7])  # the header alone, as it is until the first flush
+    log.write_bytes(log.read_bytes()[:7])  # only the header, as before the first flush
     session(WandB(**OFFLINE), info(tmp_path), 3)
     assert not log.parent.exists()
     assert history(tmp_path) == records(0, 3)
 
 
-def test_a_logger_that_was_added_later_has_what_came_before(tmp_path):
+def test_a_logger_that_was_added_later_has_the_earlier_records(tmp_path):
     session(Logger(), info(tmp_path), 12)
     session(WandB(**OFFLINE), info(tmp_path, step=12), 15)
     assert history(tmp_path) == records(0, 15)
@@ -109,9 +109,9 @@ def ids(folder) -> list[str]:
     return [log.stem.removeprefix("run-") for log in logs(folder)]
 
 
-def test_a_run_that_starts_anew_with_other_settings_is_another_run(tmp_path):
+def test_a_restarted_run_with_other_settings_is_another_run(tmp_path):
     session(WandB(**OFFLINE), info(tmp_path), 2, RunError("not finite"))
-    session(WandB(**OFFLINE), info(tmp_path), 2)  # before anything was saved, it starts anew
+    session(WandB(**OFFLINE), info(tmp_path), 2)  # before the first checkpoint, it starts again
     assert len(set(ids(tmp_path))) == 1
     session(WandB(**OFFLINE), info(tmp_path, settings="others"), 2)
     first, _, last = ids(tmp_path)
@@ -120,10 +120,10 @@ def test_a_run_that_starts_anew_with_other_settings_is_another_run(tmp_path):
     assert ids(tmp_path)[-1] == last
 
 
-def test_without_a_key_nobody_is_asked_for_one_even_at_a_terminal(tmp_path):
+def test_without_a_key_wandb_does_not_ask_for_one_even_at_a_terminal(tmp_path):
     process, terminal = pty.fork()
     if not process:
-        signal.alarm(60)  # who waits for an answer is ended by it
+        signal.alarm(60)  # ends the process if it waits for an answer
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         session(WandB(timeout=5), info(tmp_path), 3)
         sys.stdout.flush()
@@ -133,19 +133,19 @@ def test_without_a_key_nobody_is_asked_for_one_even_at_a_terminal(tmp_path):
         while read := os.read(terminal, 4096):
             printed += read
     os.waitpid(process, 0)
-    said = printed.decode().split()
-    assert " ".join(said) == f"W&B: offline (there is no API key); `wandb sync {tmp_path}/wandb` sends it"
+    message = printed.decode().split()
+    assert " ".join(message) == f"W&B: offline (there is no API key); `wandb sync {tmp_path}/wandb` sends it"
     assert history(tmp_path) == records(0, 3)
 
 
-def test_to_be_online_needs_a_key(tmp_path):
+def test_online_mode_needs_a_key(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"logger\.wandb\.mode=online: there is no API key; log in with `wandb login`"
+        ConfigError, match=r"logger\.wandb\.mode=online: there is no API key\. Log in with `wandb login`"
     ):
         session(WandB(mode="online"), info(tmp_path), 1)
 
 
-def test_a_key_that_cannot_be_one_is_said(tmp_path, monkeypatch, capfd):
+def test_a_malformed_key_is_reported(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "short")
     session(WandB(timeout=5), info(tmp_path), 1)
     assert (
@@ -157,14 +157,14 @@ def test_a_key_that_cannot_be_one_is_said(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("variable", "value"), [("WANDB_SAVE_CODE", "nonsense"), ("WANDB_TAGS", "a" * 70), ("WANDB_PROJECT", "a/b")]
 )
-def test_a_variable_that_w_and_b_does_not_take_is_refused_by_its_name(tmp_path, monkeypatch, variable, value):
+def test_a_variable_that_w_and_b_refuses_is_named(tmp_path, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigError, match=rf"^{variable}={value} \(a variable of your shell\): "):
+    with pytest.raises(ConfigError, match=rf"^{variable}={value} \(environment variable\): "):
         session(WandB(**OFFLINE), info(tmp_path), 1)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("tags", ["a" * 70], "70 characters"),
         ("tags", ["ablation", ""], "is empty"),
@@ -174,8 +174,8 @@ def test_a_variable_that_w_and_b_does_not_take_is_refused_by_its_name(tmp_path, 
         ("entity", "a/b", "expected a name without /"),
     ],
 )
-def test_a_key_that_w_and_b_does_not_take_is_refused_by_its_name(tmp_path, key, value, said):
-    with pytest.raises(ConfigError, match=rf"^logger\.wandb\.{key}=.*{said}"):
+def test_a_setting_that_w_and_b_refuses_is_named(tmp_path, key, value, message):
+    with pytest.raises(ConfigError, match=rf"^logger\.wandb\.{key}=.*{message}"):
         session(WandB(**OFFLINE, **{key: value}), info(tmp_path), 1)
 
 
@@ -189,13 +189,13 @@ def test_with_a_key_and_no_network_a_run_is_kept_offline_and_does_not_wait(tmp_p
             log.record(record)
         recorded = time.monotonic() - began - opened
     assert recorded < 0.5 and time.monotonic() - began < 3 * logger.timeout + 10
-    said = capfd.readouterr().out
-    assert said.count("W&B") == 1 and f"`wandb sync {tmp_path}/wandb` sends it" in said
+    message = capfd.readouterr().out
+    assert message.count("W&B") == 1 and f"`wandb sync {tmp_path}/wandb` sends it" in message
     assert history(tmp_path) == records(0, 5)
 
 
 @pytest.mark.parametrize(("asked", "variable"), [("disabled", None), ("auto", "disabled")])
-def test_w_and_b_can_be_left_out(tmp_path, monkeypatch, capfd, asked, variable):
+def test_w_and_b_can_be_disabled(tmp_path, monkeypatch, capfd, asked, variable):
     if variable:
         monkeypatch.setenv("WANDB_MODE", variable)
     session(WandB(mode=asked), info(tmp_path), 3)
@@ -203,7 +203,7 @@ def test_w_and_b_can_be_left_out(tmp_path, monkeypatch, capfd, asked, variable):
     assert not (tmp_path / "wandb").exists() and "W&B" not in "".join(capfd.readouterr())
 
 
-def test_when_w_and_b_s_process_dies_that_is_said_once_and_the_run_goes_on(tmp_path, capfd):
+def test_when_w_and_b_s_process_dies_that_is_reported_once_and_the_run_continues(tmp_path, capfd):
     with Loggers([Files(curves=False), WandB(**OFFLINE)], info(tmp_path)) as log:
         for record in records(0, 5):
             log.record(record)
@@ -215,22 +215,22 @@ def test_when_w_and_b_s_process_dies_that_is_said_once_and_the_run_goes_on(tmp_p
             log.record(record)
     assert lines(tmp_path) == records(0, TOTAL)
     assert capfd.readouterr().err.count("note: W&B failed (") == 1
-    session(WandB(**OFFLINE), info(tmp_path, step=TOTAL), TOTAL)  # and the next start makes up for it
+    session(WandB(**OFFLINE), info(tmp_path, step=TOTAL), TOTAL)  # the next start logs the lost records
     assert history(tmp_path) == records(0, TOTAL)
 
 
-def test_w_and_b_has_the_setting_by_which_little_is_lost():
-    """It is a private one, and left out where there is none: so it must be spelt rightly."""
-    assert set(wandb_session.FLUSH) <= set(wandb.Settings.model_fields)
+def test_w_and_b_has_the_setting_of_the_flush_interval():
+    """It is private and left out if W&B does not have it, so that only this test notices a wrong name."""
+    assert set(wandb_session.FLUSH_SETTING) <= set(wandb.Settings.model_fields)
 
 
-def test_the_run_s_file_says_which_run_it_is(tmp_path):
+def test_run_json_identifies_the_run(tmp_path):
     session(WandB(**OFFLINE), info(tmp_path), 1)
     [run_id] = ids(tmp_path)
     assert json.loads((tmp_path / "wandb/run.json").read_text()) == {"id": run_id, "settings": "alike", "seed": 0}
 
 
-def test_a_mode_of_the_shell_that_w_and_b_does_not_know_is_refused(tmp_path, monkeypatch):
+def test_an_unknown_mode_in_the_environment_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "foo")
     with pytest.raises(ConfigError, match=r"WANDB_MODE=foo .*expected one of online, offline"):
         session(WandB(timeout=5), info(tmp_path), 1)

@@ -45,7 +45,7 @@ def kept(server: WandbServer) -> list[dict]:
     return [as_in_the_file(row) for row in stored(server).history]
 
 
-def test_a_run_that_was_killed_and_goes_on_is_one_run_with_each_line_once(tmp_path, server):
+def test_a_killed_and_resumed_run_is_one_run_with_each_line_once(tmp_path, server):
     session(WandB(timeout=10), info(tmp_path), 12, Interrupted("stopped"))
     assert stored(server).exit_code == 130
     killed_session(WandB(timeout=10), info(tmp_path, step=12), 17, when=lambda: has_step(tmp_path, 17))
@@ -57,13 +57,13 @@ def test_a_run_that_was_killed_and_goes_on_is_one_run_with_each_line_once(tmp_pa
     assert stored(server).exit_code == 0
 
 
-def test_a_run_tells_where_it_is_to_be_seen(tmp_path, server, capfd):
+def test_the_url_of_a_run_is_printed(tmp_path, server, capfd):
     session(WandB(timeout=10, entity="team", project="project"), info(tmp_path), 1)
     [run_id] = server.runs
     assert capfd.readouterr().out == f"W&B: {server.url}/team/project/runs/{run_id}\n"
 
 
-def test_what_was_kept_offline_is_not_sent_again_by_later_sessions(tmp_path, server, monkeypatch):
+def test_records_kept_offline_are_not_sent_again_by_later_sessions(tmp_path, server, monkeypatch):
     session(WandB(timeout=10), info(tmp_path), 5)
     session(WandB(timeout=10, mode="offline"), info(tmp_path, step=5), 10)
     session(WandB(timeout=10), info(tmp_path, step=10), 15)
@@ -71,7 +71,7 @@ def test_what_was_kept_offline_is_not_sent_again_by_later_sessions(tmp_path, ser
     assert history(tmp_path) == records(0, 15)
 
 
-def test_settings_that_changed_are_the_run_s_from_then_on(tmp_path, server):
+def test_changed_settings_replace_those_of_the_run(tmp_path, server):
     session(WandB(timeout=10), info(tmp_path), 5)
     longer = info(tmp_path, step=5)
     longer.config["training"] = {"epochs": 9}
@@ -79,7 +79,7 @@ def test_settings_that_changed_are_the_run_s_from_then_on(tmp_path, server):
     assert stored(server).config["training"]["value"] == {"epochs": 9}
 
 
-def test_a_server_that_vanishes_neither_stops_nor_slows_a_run(tmp_path, server, capfd):
+def test_a_lost_server_neither_stops_nor_slows_a_run(tmp_path, server, capfd):
     slowest = 0.0
     with Loggers([Files(curves=False), WandB(timeout=3)], info(tmp_path)) as log:
         for record in records(0, TOTAL):
@@ -94,23 +94,26 @@ def test_a_server_that_vanishes_neither_stops_nor_slows_a_run(tmp_path, server, 
         began = time.perf_counter()
     assert slowest < 0.5 and time.perf_counter() - began < 15
     [log] = logs(tmp_path)
-    said = capfd.readouterr().err
-    assert f"note: W&B was not sent all within 3 s; `wandb sync --include-online {log.parent}` sends the rest" in said
+    printed = capfd.readouterr().err
+    assert (
+        f"note: W&B could not send everything within 3 s; `wandb sync --include-online {log.parent}` sends the rest"
+        in printed
+    )
     assert history(tmp_path) == lines(tmp_path) == records(0, TOTAL)
     with WandbServer() as back:
         sent_by_hand(back, "--include-online", log.parent)
         assert kept(back) == records(0, TOTAL)
 
 
-def test_tables_that_the_server_does_not_take_cost_nothing_else(tmp_path, server, capfd):
-    """W&B asks the server about tables, and the stand-in knows nothing of them."""
+def test_tables_that_the_server_refuses_do_not_affect_the_rest(tmp_path, server, capfd):
+    """W&B asks the server about tables, which the stand-in does not support."""
     Image.new("RGB", (4, 4)).save(tmp_path / "samples.png")
     (tmp_path / "summary.json").write_text(json.dumps({"best": {"step": 2}, "scores": {"top1": 0.5}}))
     results = Results({"top1": 0.5}, {name: {"recall": 0.5} for name in "ab"}, torch.ones(2, 2), [])
     with Loggers([Files(curves=False), WandB(timeout=10)], info(tmp_path)) as log:
         for record in records(0, 2):
             log.record(record)
-        log.results(results)
+        log.record_results(results)
     run = stored(server)
     assert [row["kind"] for row in run.history] == ["step", "step", "pictures"]
     assert run.history[-1]["results/samples"]["width"] == 4

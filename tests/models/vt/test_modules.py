@@ -1,4 +1,4 @@
-"""The visual token modules against the equations, convolving every pixel first as the paper writes them."""
+"""The visual token modules against the paper's equations, computed literally: every pixel is convolved first."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visual_transformers.models.vt.layers import PointwiseConv, pixel_groups
-from visual_transformers.models.vt.modules import Projector, VTDesign, VTModule, VTPyramid, to_pixels
-from visual_transformers.models.vt.tokenizers import FilterTokenizer, RecurrentTokenizer, TokenizerOptions
+from visual_transformers.models.vt.layers import PointwiseConv, VTDesign
+from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid, to_pixels
+from visual_transformers.models.vt.tokenizers import FilterTokenizer, RecurrentTokenizer
 from visual_transformers.models.vt.transformer import TokenTransformer
 
 BATCH, PIXELS, CHANNELS, TOKENS, TOKEN_CHANNELS = 2, 15, 8, 3, 12
@@ -22,14 +22,14 @@ Weights = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
-# The oracles work on columns, as the reference does: X is (B, C, HW), T is (B, C_T, L).
+# The oracles use columns like the reference implementation: X is (B, C, HW), T is (B, C_T, L).
 
 
 def conv(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     return F.conv1d(x, weight[:, :, None], groups=groups)
 
 
-def within(w: Weights, prefix: str) -> Weights:
+def select(w: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): tensor for name, tensor in w.items() if name.startswith(prefix)}
 
 
@@ -71,8 +71,14 @@ def tokens(batch: int = BATCH) -> Tensor:
     return rows(batch, TOKENS, TOKEN_CHANNELS)
 
 
-def spread(module: M) -> M:
-    """The module in float64 with weights that keep the scale of what they multiply: no attention is near uniform."""
+def design(groups: int = 1, **options: int | bool) -> VTDesign:
+    """Options for small modules, with this number of groups of `CHANNELS` pixel channels."""
+    small = {"tokens": TOKENS, "token_channels": TOKEN_CHANNELS, "group_width": CHANNELS // groups, "token_groups": 1}
+    return VTDesign(**small | options)
+
+
+def randomise(module: M) -> M:
+    """Return the module in float64, with weights that keep the scale of their input: no attention is near uniform."""
     module.double()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
@@ -85,7 +91,7 @@ def assert_same_function(
     oracle: Callable[..., Sequence[Tensor]],
     *inputs: Tensor,
 ) -> None:
-    """Outputs, and gradients for the inputs and every parameter of `module`, agree to 1e-10."""
+    """Compare outputs and the gradients of the inputs and every parameter of `module` to 1e-10."""
     leaves = [x.requires_grad_() for x in inputs]
     weights = dict(module.named_parameters())
     outputs, expected = actual(*leaves), oracle(weights, *leaves)
@@ -105,26 +111,25 @@ def assert_same_function(
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_pointwise_conv_is_a_grouped_convolution(groups: int) -> None:
-    module = spread(PointwiseConv(8, 12, groups))
+    module = randomise(PointwiseConv(8, 12, groups))
     assert_same_function(
         module, lambda x: [module(x)], lambda w, x: [conv(x.mT, w["weight"], groups).mT], pixels(channels=8)
     )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_pointwise_conv_transposed_is_its_adjoint(groups: int) -> None:
-    module = spread(PointwiseConv(8, 12, groups))
+def test_convolve_transposed_is_its_adjoint(groups: int) -> None:
+    module = randomise(PointwiseConv(8, 12, groups))
     x, y = pixels(channels=8), pixels(channels=12)
     torch.testing.assert_close(
-        (module(x) * y).sum(), (x * module.transposed(y)).sum(), rtol=1e-10, atol=1e-10
+        (module(x) * y).sum(), (x * module.convolve_transposed(y)).sum(), rtol=1e-10, atol=1e-10
     )  # <W x, y> = <x, W^T y>
 
 
 @WAYS
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_filter_tokenizer_follows_its_equation(groups: int, reassociate: bool) -> None:
-    options = TokenizerOptions(groups=groups, reassociate=reassociate)
-    module = spread(FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS, options))
+    module = randomise(FilterTokenizer(design(groups, reassociate=reassociate), CHANNELS))
     assert_same_function(
         module, lambda x: [module(x, SIZE)], lambda w, x: [filter_tokens(w, x.mT, groups).mT], pixels()
     )
@@ -133,8 +138,7 @@ def test_filter_tokenizer_follows_its_equation(groups: int, reassociate: bool) -
 @WAYS
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_recurrent_tokenizer_follows_its_equation(groups: int, reassociate: bool) -> None:
-    options = TokenizerOptions(groups=groups, reassociate=reassociate)
-    module = spread(RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, options))
+    module = randomise(RecurrentTokenizer(design(groups, reassociate=reassociate), CHANNELS))
     assert_same_function(
         module,
         lambda x, t: [module(x, SIZE, t)],
@@ -146,7 +150,7 @@ def test_recurrent_tokenizer_follows_its_equation(groups: int, reassociate: bool
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_transformer_follows_its_equations(groups: int) -> None:
-    module = spread(TokenTransformer(TOKEN_CHANNELS, groups))
+    module = randomise(TokenTransformer(design(token_groups=groups)))
     assert_same_function(module, lambda t: [module(t)], lambda w, t: [transform(w, t.mT, groups).mT], tokens())
 
 
@@ -154,7 +158,7 @@ def test_transformer_follows_its_equations(groups: int) -> None:
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("out_channels", [CHANNELS, 2 * CHANNELS], ids=["same channels", "more channels"])
 def test_projector_follows_its_equation(groups: int, out_channels: int, reassociate: bool) -> None:
-    module = spread(Projector(CHANNELS, out_channels, TOKEN_CHANNELS, groups, reassociate=reassociate))
+    module = randomise(Projector(design(groups, reassociate=reassociate), CHANNELS, out_channels))
     assert_same_function(
         module,
         lambda x, t: [module(x, t)],
@@ -164,17 +168,13 @@ def test_projector_follows_its_equation(groups: int, out_channels: int, reassoci
     )
 
 
-def design(group_width: int, token_groups: int) -> VTDesign:
-    return VTDesign(tokens=TOKENS, token_channels=TOKEN_CHANNELS, group_width=group_width, token_groups=token_groups)
-
-
-@pytest.mark.parametrize(("group_width", "token_groups"), [(8, 1), (4, 2)])
-def test_chain_of_three_modules_follows_the_equations(group_width: int, token_groups: int) -> None:
+@pytest.mark.parametrize("groups", [1, 2])
+def test_chain_of_three_modules_follows_the_equations(groups: int) -> None:
     sizes = [(8, 16), (16, 16), (16, None)]
-    chosen = design(group_width, token_groups)
-    chain = spread(
+    options = design(groups, token_groups=groups)
+    chain = randomise(
         nn.ModuleList(
-            VTModule(chosen, in_channels=before, out_channels=after, tokenizer="recurrent" if i else "first")
+            VTModule(options, in_channels=before, out_channels=after, tokenizer="recurrent" if i else "first")
             for i, (before, after) in enumerate(sizes)
         )
     )
@@ -187,41 +187,35 @@ def test_chain_of_three_modules_follows_the_equations(group_width: int, token_gr
         return [x1, t1, x2, t2, t3]
 
     def oracle(w: Weights, x: Tensor) -> list[Tensor]:
-        coarse, fine = 8 // group_width, 16 // group_width
-        x0 = x.mT
-        t1 = transform(within(w, "0.transformer."), filter_tokens(within(w, "0.tokenizer."), x0, coarse), token_groups)
-        x1 = project(within(w, "0.projector."), x0, t1, coarse)
-        t2 = transform(
-            within(w, "1.transformer."), recurrent_tokens(within(w, "1.tokenizer."), x1, t1, fine), token_groups
-        )
-        x2 = project(within(w, "1.projector."), x1, t2, fine)
-        t3 = transform(
-            within(w, "2.transformer."), recurrent_tokens(within(w, "2.tokenizer."), x2, t2, fine), token_groups
-        )
+        x0, fine = x.mT, 2 * groups
+        t1 = transform(select(w, "0.transformer."), filter_tokens(select(w, "0.tokenizer."), x0, groups), groups)
+        x1 = project(select(w, "0.projector."), x0, t1, groups)
+        t2 = transform(select(w, "1.transformer."), recurrent_tokens(select(w, "1.tokenizer."), x1, t1, fine), groups)
+        x2 = project(select(w, "1.projector."), x1, t2, fine)
+        t3 = transform(select(w, "2.transformer."), recurrent_tokens(select(w, "2.tokenizer."), x2, t2, fine), groups)
         return [y.mT for y in (x1, t1, x2, t2, t3)]
 
     assert_same_function(chain, actual, oracle, pixels())
 
 
-def small_pyramid(group_width: int = 4, token_groups: int = 2) -> VTPyramid:
-    return spread(VTPyramid(design(group_width, token_groups), [CHANNELS] * 3))
+def small_pyramid(groups: int = 2, token_groups: int = 2) -> VTPyramid:
+    return randomise(VTPyramid(design(groups, token_groups=token_groups), [CHANNELS] * 3))
 
 
 def pyramid_levels(batch: int = BATCH) -> list[Tensor]:
     return [rows(batch, CHANNELS, *size) for size in ((4, 6), (2, 3), (1, 2))]
 
 
-@pytest.mark.parametrize(("group_width", "token_groups"), [(8, 1), (2, 3)])
-def test_pyramid_follows_the_equations(group_width: int, token_groups: int) -> None:
-    pyramid = small_pyramid(group_width, token_groups)
-    groups = CHANNELS // group_width
+@pytest.mark.parametrize(("groups", "token_groups"), [(1, 1), (4, 3)])
+def test_pyramid_follows_the_equations(groups: int, token_groups: int) -> None:
+    pyramid = small_pyramid(groups, token_groups)
 
     def oracle(w: Weights, *levels: Tensor) -> list[Tensor]:
         xs = [level.reshape(BATCH, CHANNELS, -1) for level in levels]
-        each = [filter_tokens(within(w, f"tokenizers.{i}."), x, groups) for i, x in enumerate(xs)]
-        t = transform(within(w, "transformer."), torch.cat(each, dim=2), token_groups)
+        each = [filter_tokens(select(w, f"tokenizers.{i}."), x, groups) for i, x in enumerate(xs)]
+        t = transform(select(w, "transformer."), torch.cat(each, dim=2), token_groups)
         return [
-            project(within(w, f"projectors.{i}."), x, t[:, :, TOKENS * i : TOKENS * (i + 1)], groups).reshape(m.shape)
+            project(select(w, f"projectors.{i}."), x, t[:, :, TOKENS * i : TOKENS * (i + 1)], groups).reshape(m.shape)
             for i, (x, m) in enumerate(zip(xs, levels, strict=True))
         ]
 
@@ -240,22 +234,22 @@ def assert_sums_to_one(attention: Tensor, dim: int, shape: tuple[int, ...]) -> N
 
 
 def test_filter_tokenizer_attention_sums_to_one_over_pixels() -> None:
-    module = spread(FilterTokenizer(CHANNELS, TOKENS, TOKEN_CHANNELS))
+    module = randomise(FilterTokenizer(design(), CHANNELS))
     assert_sums_to_one(module.attention(pixels(), SIZE), 1, (BATCH, PIXELS, TOKENS))
 
 
 def test_recurrent_tokenizer_attention_sums_to_one_over_pixels() -> None:
-    module = spread(RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, TokenizerOptions(groups=2)))
+    module = randomise(RecurrentTokenizer(design(2), CHANNELS))
     assert_sums_to_one(module.attention(pixels(), SIZE, tokens()), 1, (BATCH, PIXELS, TOKENS))
 
 
 def test_transformer_attention_sums_to_one_over_keys() -> None:
-    module = spread(TokenTransformer(TOKEN_CHANNELS, groups=2))
+    module = randomise(TokenTransformer(design(token_groups=2)))
     assert_sums_to_one(module.attention(tokens()), 3, (BATCH, 1, TOKENS, TOKENS))
 
 
 def test_transformer_attention_row_answers_one_query() -> None:
-    module, t = spread(TokenTransformer(TOKEN_CHANNELS)), tokens(batch=1)
+    module, t = randomise(TokenTransformer(design())), tokens(batch=1)
     nn.init.zeros_(module.key.weight)
     with torch.no_grad():
         module.key.weight[0, 0] = module.query.weight[0, 0] = 1.0  # logits: product of the tokens' first channels
@@ -265,41 +259,36 @@ def test_transformer_attention_row_answers_one_query() -> None:
 
 
 def test_projector_attention_sums_to_one_over_tokens() -> None:
-    module = spread(Projector(CHANNELS, 2 * CHANNELS, TOKEN_CHANNELS, groups=2))
+    module = randomise(Projector(design(2), CHANNELS, 2 * CHANNELS))
     assert_sums_to_one(module.attention(pixels(), tokens()), 3, (BATCH, 1, PIXELS, TOKENS))
 
 
 def small_module(*, recurrent: bool) -> VTModule:
     tokenizer = "recurrent" if recurrent else "first"
-    return spread(VTModule(design(4, 2), in_channels=CHANNELS, out_channels=2 * CHANNELS, tokenizer=tokenizer))
-
-
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_permuting_pixels_leaves_a_modules_tokens_unchanged(recurrent: bool) -> None:
-    module, x, order = small_module(recurrent=recurrent), pixels(), torch.randperm(PIXELS)
-    before = tokens() if recurrent else None
-    torch.testing.assert_close(module(x[:, order], SIZE, before)[1], module(x, SIZE, before)[1], rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_permuting_pixels_permutes_a_modules_pixels(recurrent: bool) -> None:
-    module, x, order = small_module(recurrent=recurrent), pixels(), torch.randperm(PIXELS)
-    before = tokens() if recurrent else None
-    torch.testing.assert_close(
-        module(x[:, order], SIZE, before)[0], module(x, SIZE, before)[0][:, order], rtol=1e-10, atol=1e-10
+    return randomise(
+        VTModule(design(2, token_groups=2), in_channels=CHANNELS, out_channels=2 * CHANNELS, tokenizer=tokenizer)
     )
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_permuting_pixels_permutes_a_modules_pixels_and_leaves_its_tokens_unchanged(recurrent: bool) -> None:
+    module, x, order = small_module(recurrent=recurrent), pixels(), torch.randperm(PIXELS)
+    before = tokens() if recurrent else None
+    permuted, plain = module(x[:, order], SIZE, before), module(x, SIZE, before)
+    torch.testing.assert_close(permuted[0], plain[0][:, order], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(permuted[1], plain[1], rtol=1e-10, atol=1e-10)
+
+
 def test_permuting_tokens_permutes_the_transformers_output() -> None:
-    module, t, order = spread(TokenTransformer(TOKEN_CHANNELS, groups=2)), tokens(), torch.tensor([2, 0, 1])
+    module, t, order = randomise(TokenTransformer(design(token_groups=2))), tokens(), torch.tensor([2, 0, 1])
     torch.testing.assert_close(module(t[:, order]), module(t)[:, order], rtol=1e-10, atol=1e-10)
 
 
-def test_to_pixels_lays_pixels_in_a_row_with_their_channels() -> None:
+def test_to_pixels_flattens_rows_and_keeps_the_channels_of_each_pixel() -> None:
     feature_map = rows(BATCH, CHANNELS, 3, 5)
-    laid = to_pixels(feature_map)
-    assert laid.shape == (BATCH, 15, CHANNELS)
-    assert all(torch.equal(laid[:, 5 * y + x], feature_map[:, :, y, x]) for y in range(3) for x in range(5))
+    flat = to_pixels(feature_map)
+    assert flat.shape == (BATCH, 15, CHANNELS)
+    assert all(torch.equal(flat[:, 5 * y + x], feature_map[:, :, y, x]) for y in range(3) for x in range(5))
 
 
 @pytest.mark.parametrize("turn", [lambda m: m.flip(2), lambda m: m.flip(3), lambda m: m.mT], ids=["tb", "lr", "hw"])
@@ -310,25 +299,28 @@ def test_pyramid_turns_with_its_feature_maps(turn: Callable[[Tensor], Tensor]) -
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_module_treats_every_image_of_a_batch_alone(recurrent: bool) -> None:
+def test_module_processes_every_image_of_a_batch_independently(recurrent: bool) -> None:
     module, x = small_module(recurrent=recurrent), pixels(batch=3)
     before = tokens(batch=3) if recurrent else None
     whole = module(x, SIZE, before)
-    alone = [module(x[i : i + 1], SIZE, None if before is None else before[i : i + 1]) for i in range(3)]
-    for w, parts in zip(whole, zip(*alone, strict=True), strict=True):
+    single = [module(x[i : i + 1], SIZE, None if before is None else before[i : i + 1]) for i in range(3)]
+    for w, parts in zip(whole, zip(*single, strict=True), strict=True):
         torch.testing.assert_close(w, torch.cat(parts), rtol=1e-10, atol=1e-10)
 
 
-def test_pyramid_treats_every_image_of_a_batch_alone() -> None:
+def test_pyramid_processes_every_image_of_a_batch_independently() -> None:
     pyramid, levels = small_pyramid(), pyramid_levels(batch=3)
-    alone = [pyramid([m[i : i + 1] for m in levels]) for i in range(3)]
-    for whole, parts in zip(pyramid(levels), zip(*alone, strict=True), strict=True):
+    single = [pyramid([m[i : i + 1] for m in levels]) for i in range(3)]
+    for whole, parts in zip(pyramid(levels), zip(*single, strict=True), strict=True):
         torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("out_channels", [16, None])
 def test_module_changes_the_pixels_only_with_out_channels(out_channels: int | None) -> None:
-    module, x = VTModule(design(4, 2), in_channels=8, out_channels=out_channels, tokenizer="first"), pixels().float()
+    module, x = (
+        VTModule(design(2, token_groups=2), in_channels=8, out_channels=out_channels, tokenizer="first"),
+        pixels().float(),
+    )
     after, _ = module(x, SIZE, None)
     assert (after is x) == (out_channels is None)
 
@@ -336,11 +328,11 @@ def test_module_changes_the_pixels_only_with_out_channels(out_channels: int | No
 @pytest.mark.parametrize("group_width", [0, -4, 3, 16])
 def test_group_width_that_does_not_divide_the_channels_is_refused(group_width: int) -> None:
     with pytest.raises(ValueError, match=rf"group_width={group_width} does not divide 8 channels"):
-        pixel_groups(8, group_width)
+        VTDesign(group_width=group_width).count_groups(8)
 
 
 def test_group_width_counts_channels_of_a_group() -> None:
-    assert [pixel_groups(512, width) for width in (64, 512, 1)] == [8, 1, 512]
+    assert [VTDesign(group_width=width).count_groups(512) for width in (64, 512, 1, None)] == [8, 1, 512, 1]
 
 
 def test_groups_that_do_not_divide_are_refused_with_the_divisor_to_use() -> None:

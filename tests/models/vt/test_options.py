@@ -1,4 +1,4 @@
-"""Options and ablations of the token stage, against independent computations."""
+"""Options and ablations of the visual token modules, against independent computations."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visual_transformers.models import ResNetClassifier, VTResNet, vt_fpn
-from visual_transformers.models.vt.layers import PointwiseConv
-from visual_transformers.models.vt.modules import Projector, VTDesign, VTModule, VTPyramid
+from visual_transformers.models.vt.layers import PointwiseConv, VTDesign
+from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid
 from visual_transformers.models.vt.tokenizers import (
     ClusteringTokenizer,
     FilterTokenizer,
     PoolingTokenizer,
     RecurrentTokenizer,
-    TokenizerOptions,
 )
 from visual_transformers.models.vt.transformer import GraphConvolution, TokenTransformer
 
 SIZE, CHANNELS, TOKEN_CHANNELS = (6, 10), 8, 16
-NO_PIXEL_CONVS = {way: TokenizerOptions(pixel_convs=False, reassociate=way) for way in (True, False)}
 
 
 def pixels(batch: int = 2) -> Tensor:
@@ -35,7 +33,8 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 def design(**changes: object) -> VTDesign:
-    return VTDesign(**{"tokens": 4, "token_channels": 16, "group_width": 4, "token_groups": 2} | changes)  # type: ignore[arg-type]
+    small = {"tokens": 4, "token_channels": TOKEN_CHANNELS, "group_width": None, "token_groups": 1}
+    return VTDesign(**small | changes)  # type: ignore[arg-type]
 
 
 # Tokenizers
@@ -46,11 +45,12 @@ def test_tokenizers_without_pixel_convolutions_follow_the_reference_implementati
     reassociate: bool,
 ) -> None:
     x, t = pixels(), torch.randn(2, 3, TOKEN_CHANNELS, dtype=torch.float64)
-    first = FilterTokenizer(CHANNELS, 3, TOKEN_CHANNELS, NO_PIXEL_CONVS[reassociate]).double()
+    options = design(tokens=3, pixel_convs=False, reassociate=reassociate)
+    first = FilterTokenizer(options, CHANNELS).double()
     columns = x.mT
     attention = torch.softmax(first.filters.weight @ columns / math.sqrt(CHANNELS), dim=2)
     close(first(x, SIZE).mT, (first.embed.weight @ columns) @ attention.mT)
-    later = RecurrentTokenizer(CHANNELS, TOKEN_CHANNELS, NO_PIXEL_CONVS[reassociate]).double()
+    later = RecurrentTokenizer(options, CHANNELS).double()
     filters = later.token_to_filter.weight @ t.mT
     attention = torch.softmax(filters.mT @ columns / math.sqrt(CHANNELS), dim=2)
     close(later(x, SIZE, t).mT, (later.embed.weight @ columns) @ attention.mT)
@@ -58,14 +58,14 @@ def test_tokenizers_without_pixel_convolutions_follow_the_reference_implementati
 
 @pytest.mark.parametrize(("tokens", "grid"), [(6, (2, 3)), (16, (4, 4)), (32, (4, 8)), (5, (1, 5))])
 def test_pooling_tokenizer_resizes_the_map_bilinearly(tokens: int, grid: tuple[int, int]) -> None:
-    tokenizer, x = PoolingTokenizer(CHANNELS, tokens, TOKEN_CHANNELS, NO_PIXEL_CONVS[True]).double(), pixels()
+    tokenizer, x = PoolingTokenizer(design(tokens=tokens, pixel_convs=False), CHANNELS).double(), pixels()
     resized = F.interpolate(x.mT.unflatten(2, SIZE), size=grid, mode="bilinear", align_corners=False)
     close(tokenizer(x, SIZE), resized.flatten(2).mT @ tokenizer.embed.weight.T)
     close(tokenizer.attention(x, SIZE).sum(dim=1), torch.ones(2, tokens, dtype=torch.float64))
 
 
 def test_clustering_tokenizer_finds_the_centroids_of_a_plain_k_means() -> None:
-    tokenizer, x = ClusteringTokenizer(CHANNELS, 4, TOKEN_CHANNELS).double(), pixels(batch=1)
+    tokenizer, x = ClusteringTokenizer(design(), CHANNELS).double(), pixels(batch=1)
     found = tokenizer.centroids(x, SIZE)[0]
     points = [p / p.norm() for p in x[0]]
     start = F.interpolate(x.mT.unflatten(2, SIZE), size=(2, 2), mode="bilinear", align_corners=False)[0].flatten(1).T
@@ -81,13 +81,13 @@ def test_clustering_tokenizer_finds_the_centroids_of_a_plain_k_means() -> None:
 
 
 def test_a_cluster_without_pixels_keeps_its_centroid() -> None:
-    tokenizer = ClusteringTokenizer(2, 4, TOKEN_CHANNELS)
+    tokenizer = ClusteringTokenizer(design(), 2)
     x = torch.tensor([1.0, 0.0]).expand(1, 16, 2)  # all pixels alike: three of four clusters stay empty
     assert torch.equal(tokenizer.centroids(x, (4, 4)), torch.tensor([1.0, 0.0]).expand(1, 4, 2))
 
 
 def test_gradients_pass_the_clustering_tokenizer_but_not_its_centroids() -> None:
-    tokenizer, x = ClusteringTokenizer(CHANNELS, 4, TOKEN_CHANNELS).double(), pixels().requires_grad_()
+    tokenizer, x = ClusteringTokenizer(design(), CHANNELS).double(), pixels().requires_grad_()
     assert not tokenizer.centroids(x, SIZE).requires_grad
     tokenizer(x, SIZE).sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
@@ -98,7 +98,7 @@ def test_gradients_pass_the_clustering_tokenizer_but_not_its_centroids() -> None
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_attention_over_tokens_is_torchs_with_heads(heads: int) -> None:
-    module, t = TokenTransformer(TOKEN_CHANNELS, heads=heads).double(), torch.randn(2, 5, TOKEN_CHANNELS).double()
+    module, t = TokenTransformer(design(heads=heads)).double(), torch.randn(2, 5, TOKEN_CHANNELS).double()
     nn.init.zeros_(module.feed_2.weight)
     q, k, v = (
         (t @ conv.weight.T).unflatten(2, (heads, -1)).transpose(1, 2)
@@ -111,7 +111,7 @@ def test_attention_over_tokens_is_torchs_with_heads(heads: int) -> None:
 @pytest.mark.parametrize("reassociate", [True, False])
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_projector_is_torchs_cross_attention_with_heads(heads: int, reassociate: bool) -> None:
-    module = Projector(CHANNELS, CHANNELS, TOKEN_CHANNELS, heads=heads, reassociate=reassociate).double()
+    module = Projector(design(heads=heads, reassociate=reassociate), CHANNELS, CHANNELS).double()
     x, t = pixels(), torch.randn(2, 5, TOKEN_CHANNELS).double()
     q, k, v = (
         (source @ conv.weight.T).unflatten(2, (heads, -1)).transpose(1, 2)
@@ -120,18 +120,18 @@ def test_projector_is_torchs_cross_attention_with_heads(heads: int, reassociate:
     close(module(x, t), x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def test_norms_of_the_graph_convolution_stand_before_its_branch_or_behind_its_convolution() -> None:
+def test_norms_of_the_graph_convolution_precede_its_branch_or_follow_its_convolution() -> None:
     t = torch.randn(2, 5, TOKEN_CHANNELS).double()
     for norm, expected in (
         ("pre", lambda m, normed: t + (normed(t) + m.adjacency @ normed(t)).relu() @ m.weight.weight.T),
         ("post", lambda m, normed: t + normed((t + m.adjacency @ t).relu() @ m.weight.weight.T)),
     ):
-        module = GraphConvolution(5, TOKEN_CHANNELS, **{f"{norm}_norm": True}).double()
+        module = GraphConvolution(design(norm=norm), 5).double()
         torch.testing.assert_close(module(t), expected(module, nn.LayerNorm(TOKEN_CHANNELS).double()))
 
 
 def test_graph_convolution_follows_its_equation() -> None:
-    module, t = GraphConvolution(5, TOKEN_CHANNELS).double(), torch.randn(2, 5, TOKEN_CHANNELS).double()
+    module, t = GraphConvolution(design(), 5).double(), torch.randn(2, 5, TOKEN_CHANNELS).double()
     mixed = torch.stack([each + module.adjacency @ each for each in t])
     close(module(t), t + torch.relu(mixed) @ module.weight.weight.T)
 
@@ -139,51 +139,42 @@ def test_graph_convolution_follows_its_equation() -> None:
 @pytest.mark.parametrize(("heads", "near"), [(0, "1"), (3, "2 or 4"), (16, "8")])
 def test_heads_that_do_not_divide_are_refused_with_the_next_numbers_that_do(heads: int, near: str) -> None:
     with pytest.raises(ValueError, match=rf"heads={heads} do not divide the 8 channels of .*; choose {near}$"):
-        TokenTransformer(TOKEN_CHANNELS, heads=heads)
+        TokenTransformer(design(heads=heads))
 
 
 # Norms, initialisation, stochastic depth
 
 
-@pytest.mark.parametrize("reassociate", [True, False])
 @pytest.mark.parametrize("pixel_convs", [True, False])
 @pytest.mark.parametrize("norm", ["none", "pre", "post"])
-def test_re_associated_module_computes_the_literal_one_with_any_norm(
-    norm: str, pixel_convs: bool, reassociate: bool
-) -> None:
-    def model(way: bool) -> nn.ModuleList:
-        torch.manual_seed(0)
-        chosen = design(norm=norm, pixel_convs=pixel_convs, heads=2, reassociate=way)
-        first = VTModule(chosen, in_channels=CHANNELS, out_channels=16, tokenizer="first")
-        return nn.ModuleList([first, VTModule(chosen, in_channels=16, out_channels=16, tokenizer="recurrent")]).double()
-
+def test_re_associated_module_computes_the_literal_one_with_any_norm(norm: str, pixel_convs: bool) -> None:
     x, outputs = pixels(), []
-    for way in (True, reassociate):
-        first, second = model(way)
-        outputs.append(torch.cat([y.flatten() for y in second(*_then(first(x, SIZE, None)))]))
+    for reassociate in (True, False):
+        torch.manual_seed(0)
+        options = design(group_width=4, norm=norm, pixel_convs=pixel_convs, heads=2, reassociate=reassociate)
+        first = VTModule(options, in_channels=CHANNELS, out_channels=16, tokenizer="first").double()
+        second = VTModule(options, in_channels=16, out_channels=16, tokenizer="recurrent").double()
+        projected, tokens = first(x, SIZE, None)
+        outputs.append(torch.cat([y.flatten() for y in second(projected, SIZE, tokens)]))
     close(*outputs)
 
 
-def _then(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[int, int], Tensor]:
-    return outputs[0], SIZE, outputs[1]
-
-
 @pytest.mark.parametrize(("norm", "count"), [("none", 0), ("pre", 3), ("post", 8)])
-def test_norms_stand_where_the_design_says(norm: str, count: int) -> None:
+def test_the_design_sets_the_number_of_norms(norm: str, count: int) -> None:
     module = VTModule(design(norm=norm), in_channels=8, out_channels=8, tokenizer="first")
     assert sum(isinstance(m, nn.LayerNorm) for m in module.modules()) == count
 
 
-def test_pre_norm_normalises_what_each_branch_reads() -> None:
-    module, t = TokenTransformer(TOKEN_CHANNELS, pre_norm=True), torch.randn(2, 5, TOKEN_CHANNELS)
-    plain = TokenTransformer(TOKEN_CHANNELS)
+def test_pre_norm_normalises_the_input_of_the_attention() -> None:
+    module, t = TokenTransformer(design(norm="pre")), torch.randn(2, 5, TOKEN_CHANNELS)
+    plain = TokenTransformer(design())
     plain.load_state_dict(module.state_dict(), strict=False)
     normalised = F.layer_norm(t, (TOKEN_CHANNELS,))
     torch.testing.assert_close(module.attention(100 * t), plain.attention(normalised), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("how", "deviation"),
+    ("init", "deviation"),
     [
         ("torch", 1 / math.sqrt(3 * 400)),
         ("lecun", 1 / 20),
@@ -191,44 +182,47 @@ def test_pre_norm_normalises_what_each_branch_reads() -> None:
         ("kaiming", math.sqrt(2 / 400)),
     ],
 )
-def test_initialisation_has_the_deviation_of_its_name(how: str, deviation: float) -> None:
+def test_initialisation_has_the_deviation_of_its_name(init: str, deviation: float) -> None:
     convolution = PointwiseConv(400, 200)
-    convolution.initialise(how)  # type: ignore[arg-type]
+    convolution.initialise(init)  # type: ignore[arg-type]
     assert convolution.weight.std().item() == pytest.approx(deviation, rel=0.02)
 
 
 @pytest.mark.parametrize("init", ["torch", "xavier"])
 @pytest.mark.parametrize("scale_logits", [True, False])
 def test_unit_filters_give_logits_of_unit_variance(init: str, scale_logits: bool) -> None:
-    chosen = design(init=init, scale_logits=scale_logits, tokens=64, group_width=64)
-    tokenizer = VTModule(chosen, in_channels=256, out_channels=None, tokenizer="first").tokenizer
+    tokenizer = wide_tokenizer(init=init, scale_logits=scale_logits)
     logits = tokenizer.filters(torch.randn(1, 100, 256)) / (math.sqrt(256) if scale_logits else 1)
     assert logits.std().item() == pytest.approx(1, rel=0.05)
 
 
 def test_filters_are_like_other_convolutions_without_unit_filters() -> None:
-    chosen = design(init="kaiming", unit_filters=False, tokens=64, group_width=64)
-    tokenizer = VTModule(chosen, in_channels=256, out_channels=None, tokenizer="first").tokenizer
+    tokenizer = wide_tokenizer(init="kaiming", unit_filters=False)
     assert tokenizer.filters.weight.std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.05)
 
 
-def test_logits_are_scaled_only_if_asked_for() -> None:
+def wide_tokenizer(**changes: object) -> nn.Module:
+    options = design(tokens=64, group_width=64, **changes)
+    return VTModule(options, in_channels=256, out_channels=None, tokenizer="first").tokenizer
+
+
+def test_scale_logits_false_leaves_logits_unscaled() -> None:
     x, t = pixels(), torch.randn(2, 5, TOKEN_CHANNELS, dtype=torch.float64)
-    plain = FilterTokenizer(CHANNELS, 3, TOKEN_CHANNELS, TokenizerOptions(scale_logits=False)).double()
+    plain = FilterTokenizer(design(tokens=3, scale_logits=False), CHANNELS).double()
     close(plain.attention(x, SIZE), torch.softmax(x @ plain.filters.weight.T, dim=1))
-    mixer = TokenTransformer(TOKEN_CHANNELS, heads=2, scale_logits=False).double()
+    mixer = TokenTransformer(design(heads=2, scale_logits=False)).double()
     q, k = ((t @ conv.weight.T).unflatten(2, (2, -1)).transpose(1, 2) for conv in (mixer.query, mixer.key))
     close(mixer.attention(t), torch.softmax(q @ k.mT, dim=3))
-    projector = Projector(CHANNELS, CHANNELS, TOKEN_CHANNELS, scale_logits=False).double()
+    projector = Projector(design(scale_logits=False), CHANNELS, CHANNELS).double()
     q, k = x @ projector.query.weight.T, t @ projector.key.weight.T
     close(projector.attention(x, t)[:, 0], torch.softmax(q @ k.mT, dim=2))
 
 
 @pytest.mark.parametrize("token_module", ["transformer", "graph"])
 @pytest.mark.parametrize("norm", ["none", "post"])
-def test_zero_initialised_branches_leave_tokens_and_pixels_as_they_come(token_module: str, norm: str) -> None:
-    chosen = design(zero_init=True, token_module=token_module, norm=norm)
-    module, x = VTModule(chosen, in_channels=8, out_channels=8, tokenizer="first"), pixels().float()
+def test_zero_initialised_branches_leave_tokens_and_pixels_unchanged(token_module: str, norm: str) -> None:
+    options = design(zero_init=True, token_module=token_module, norm=norm)
+    module, x = VTModule(options, in_channels=8, out_channels=8, tokenizer="first"), pixels().float()
     after, tokens = module(x, SIZE, None)
     assert torch.equal(after, x)
     assert torch.equal(tokens, module.tokenizer(x, SIZE, None))
@@ -246,13 +240,13 @@ def test_zero_initialised_backbone_blocks_pass_their_skip() -> None:
 def test_stochastic_depth_grows_linearly_from_the_first_block_to_the_last_module() -> None:
     model = VTResNet(num_classes=3, token_channels=32, stochastic_depth=0.4)
     blocks = [b.drop.p for stage in ("layer1", "layer2", "layer3") for b in model.backbone.get_submodule(stage)]
-    modules = [rate for m in model.vt for rate in {m.transformer.drop.p}]
+    modules = [m.transformer.drop.p for m in model.vt]
     assert [*blocks, *modules] == pytest.approx([0.4 * (i + 1) / 8 for i in range(8)])
     assert model.vt[0].projector.drop.p == model.vt[0].transformer.drop.p
 
 
-def test_stochastic_depth_drops_whole_images_in_training_alone() -> None:
-    module = TokenTransformer(TOKEN_CHANNELS, drop=0.5)
+def test_stochastic_depth_drops_whole_images_only_in_training() -> None:
+    module = TokenTransformer(design(), drop=0.5)
     t = torch.randn(64, 3, TOKEN_CHANNELS)
     unchanged = (module(t) == t).all(dim=2).all(dim=1).float().mean().item()
     assert 0.1 < unchanged < 0.45  # both branches dropped: a quarter
@@ -267,7 +261,7 @@ def test_stochastic_depth_out_of_range_is_refused_with_the_number(rate: float) -
 
 
 @pytest.mark.parametrize("model", [ResNetClassifier, VTResNet])
-def test_dropout_changes_logits_in_training_alone(model: type[nn.Module]) -> None:
+def test_dropout_changes_logits_only_in_training(model: type[nn.Module]) -> None:
     net, images = model(num_classes=3, dropout=0.9, stem_stride=2), torch.randn(4, 3, 32, 32)
     first, second = net(images), net(images)
     assert not torch.equal(first, second)
@@ -304,21 +298,21 @@ def test_every_combination_of_the_ablations_trains_a_step(
     assert F.cross_entropy(model(images), labels) < before
 
 
-def test_modules_without_a_projector_hand_the_pixels_on_unchanged() -> None:
+def test_modules_without_a_projector_return_their_pixels_unchanged() -> None:
     model = VTResNet(num_classes=3, token_channels=32, modules=3, projector=False)
     assert [m.projector for m in model.vt] == [None] * 3
     x = torch.randn(1, 4, 256)
     assert model.vt[0](x, (2, 2), None)[0] is x
 
 
-def test_modules_that_are_not_recurrent_have_filters_of_their_own() -> None:
+def test_modules_that_are_not_recurrent_have_separate_filters() -> None:
     model = VTResNet(num_classes=3, token_channels=32, modules=3, recurrent=False)
     assert all(isinstance(m.tokenizer, FilterTokenizer) for m in model.vt)
     assert len({m.tokenizer.filters.weight.data_ptr() for m in model.vt}) == 3
 
 
 @pytest.mark.parametrize(("recurrent", "modules"), [(True, 3), (False, 1)])
-def test_without_a_projector_only_recurrence_joins_modules(recurrent: bool, modules: int) -> None:
+def test_without_a_projector_and_recurrence_there_is_one_module(recurrent: bool, modules: int) -> None:
     assert len(VTResNet(token_channels=32, modules=3, projector=False, recurrent=recurrent).vt) == modules
 
 

@@ -1,4 +1,4 @@
-"""Runs as a training leaves them, written at once."""
+"""Fixtures that write the files of a run without training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from visual_transformers.config.validation import checked
-from visual_transformers.tables import csv_text
+from visual_transformers.config.validation import validate
+from visual_transformers.tables import to_csv
 
 FACTS = {
     "task": "classification",
@@ -34,7 +34,7 @@ FACTS = {
 
 
 def records(scores: Sequence[float], metric: str, split: str = "val", pace: float = 100.0) -> str:
-    """A metrics.jsonl with two steps before the end of each epoch."""
+    """Make a metrics.jsonl with two step records per epoch."""
     lines: list[dict[str, Any]] = []
     for epoch, score in enumerate(scores, start=1):
         for step in (20 * epoch - 10, 20 * epoch):
@@ -49,7 +49,7 @@ def records(scores: Sequence[float], metric: str, split: str = "val", pace: floa
 
 @pytest.fixture
 def leave(tmp_path: Path) -> Callable[..., Path]:
-    """Writes what a run leaves in a folder below `tmp_path`; further names are facts of its `about`."""
+    """Write the files of a run in a folder below `tmp_path`; further arguments are keys of its metadata."""
 
     def leave_run(
         folder: str,
@@ -76,7 +76,7 @@ def leave(tmp_path: Path) -> Callable[..., Path]:
             (path / "config.yaml").write_text(yaml.safe_dump(config))
         if class_scores:
             rows = [{"class": name, **row} for name, row in class_scores.items()]
-            (path / "classes.csv").write_text(csv_text(rows))
+            (path / "classes.csv").write_text(to_csv(rows))
         return path
 
     return leave_run
@@ -84,12 +84,12 @@ def leave(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def report_of(composed, tmp_path, monkeypatch):
-    """Reports on `runs` and `sweeps` below `tmp_path` into `runs/report`, and returns that folder."""
+    """Report on `runs` and `sweeps` below `tmp_path` into `runs/report`, and return that folder."""
     from visual_transformers.modes import report
 
     def run(*overrides: str) -> Path:
         monkeypatch.chdir(tmp_path)
-        report.run(checked(composed("mode=report", *overrides)), Path("runs/report"))
+        report.run(validate(composed("mode=report", *overrides)), Path("runs/report"))
         return tmp_path / "runs" / "report"
 
     return run

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: it opens from the disk, its tables sort, its pictures show, it asks for nothing."""
+"""Page in a headless Chromium: tables sort, figures show, and nothing is loaded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """Opens a copy of a page that also looks at itself, and returns what it saw."""
+    """Open a copy of a page with scripts that observe it, and return their observations."""
 
     def look(page: Path) -> dict:
         folder = tmp_path_factory.mktemp("browser")

@@ -1,12 +1,12 @@
-"""Which classes gain, and between which models."""
+"""Class-by-class comparison of two models."""
 
 from __future__ import annotations
 
 import pytest
 
 from visual_transformers.errors import ConfigError
-from visual_transformers.modes.report.classes import compared
-from visual_transformers.modes.report.groups import grouped
+from visual_transformers.modes.report.classes import compare_classes
+from visual_transformers.modes.report.groups import group_runs
 from visual_transformers.modes.report.run import Run
 
 
@@ -17,7 +17,7 @@ def scores(**of_class: float) -> dict:
 @pytest.fixture
 def comparisons(tmp_path):
     def read(models: list[str] | None = None) -> list:
-        return compared(grouped(Run.read(path) for path in sorted(tmp_path.iterdir())), models)
+        return compare_classes(group_runs(Run.read(path) for path in sorted(tmp_path.iterdir())), models)
 
     return read
 

@@ -1,4 +1,4 @@
-"""Which folders are taken for runs."""
+"""Search for the folders of runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 
 import pytest
 
-from visual_transformers.modes.report.folders import find
+from visual_transformers.modes.report.folders import find_runs
 
 
 @pytest.fixture
 def found(tmp_path):
-    """Names of what is found below `tmp_path`, relative to it."""
+    """Search below `tmp_path`, and return relative paths."""
 
     def look(*roots: str) -> dict[str, list[str]]:
-        everything = find([tmp_path / root for root in roots or [""]], but_for=tmp_path / "nowhere")
+        everything = find_runs([tmp_path / root for root in roots or [""]], exclude=tmp_path / "nowhere")
         return {kind: [str(path.relative_to(tmp_path)) for path in paths] for kind, paths in vars(everything).items()}
 
     return look
@@ -106,5 +106,5 @@ def test_earlier_reports_and_the_one_at_hand_are_passed_over(leave, tmp_path):
         (tmp_path / "runs" / name).mkdir()
         (tmp_path / "runs" / name / ".hydra").mkdir()
     (tmp_path / "runs" / "report" / "report.html").touch()
-    everything = find([tmp_path / "runs"], but_for=tmp_path / "runs" / "now")
+    everything = find_runs([tmp_path / "runs"], exclude=tmp_path / "runs" / "now")
     assert (everything.runs, everything.foreign) == ([tmp_path / "runs" / "a"], [])

@@ -1,4 +1,4 @@
-"""Which runs are seeds of one row, and what a row says of them."""
+"""Grouping of runs, and the numbers and labels of groups."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import statistics
 import pytest
 
 from visual_transformers.config.diff import digest
-from visual_transformers.modes.report.groups import grouped
-from visual_transformers.modes.report.labels import tell_apart
+from visual_transformers.modes.report.groups import group_runs
 from visual_transformers.modes.report.run import Run
 
 
 @pytest.fixture
 def groups(leave, tmp_path):
-    """Rows of the runs that were left, told apart."""
+    """Group the runs below `tmp_path`."""
 
     def read() -> list:
-        found = grouped(Run.read(path) for path in sorted(tmp_path.iterdir()))
-        tell_apart(found)
-        return found
+        return group_runs(Run.read(path) for path in sorted(tmp_path.iterdir()))
 
     return read
 
@@ -76,7 +73,7 @@ def test_a_band_reaches_from_the_lowest_to_the_highest_seed(leave, groups):
     leave("a", 0.1, 0.5, seed=0)
     leave("b", 0.3, 0.4, seed=1)
     leave("c", 0.9, 0.9, seed=2, state="stopped")
-    band = groups()[0].band(lambda run: run.records.validation("top1"))
+    band = groups()[0].compute_band(lambda run: run.records.get_validation("top1"))
     assert (band.epoch.tolist(), band.low.tolist(), band.high.tolist()) == ([1, 2], [0.1, 0.4], [0.3, 0.5])
     assert band.mean.tolist() == pytest.approx([0.2, 0.45])
 

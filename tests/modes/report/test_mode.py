@@ -1,4 +1,4 @@
-"""mode=report from the command to its files."""
+"""`mode=report` from the command to its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from visual_transformers import runner
-from visual_transformers.cli.shorthands import completed
+from visual_transformers.cli.shorthands import expand
 from visual_transformers.config.schema import ReportSettings
 from visual_transformers.errors import ConfigError, RunError
 from visual_transformers.modes import report
@@ -99,8 +99,8 @@ def test_however_files_are_damaged_there_is_a_report(leave, tmp_path, seed):
         path.write_bytes(random.choice([content, torn, random.choice(files).read_bytes() or b"\0"]))
     settings = ReportSettings(folders=[str(tmp_path / "runs")], compare=None, published=True)
     contents = report.read(settings, tmp_path / "report")
-    assert [row["run"][-1] for row in rows.of_runs(contents.runs)] == ["0", "1", "2", "3"]
-    assert len(rows.shown(contents.groups, contents.theirs)) == len(contents.groups)
+    assert [row["run"][-1] for row in rows.format_runs(contents.runs)] == ["0", "1", "2", "3"]
+    assert len(rows.format_groups(contents.groups, contents.published)) == len(contents.groups)
 
 
 def test_duplicates_and_foreign_folders_are_named(leave, report_of, tmp_path):
@@ -109,7 +109,7 @@ def test_duplicates_and_foreign_folders_are_named(leave, report_of, tmp_path):
     (tmp_path / "runs" / "notes").mkdir()
     (tmp_path / "runs" / "notes" / "a.txt").touch()
     text = (report_of() / "report.md").read_text()
-    assert "1 run left out of means, for one of the same seed and settings finished later: runs/a." in text
+    assert "1 run left out of means, because a run of the same seed and settings finished later: runs/a." in text
     assert "1 folder without a training: runs/notes." in text
 
 
@@ -160,13 +160,13 @@ def test_a_wrong_setting_is_refused_with_what_was_expected(report_of, override):
     [("report=a", ["a"]), ("report=my runs/[1]", ["my runs/[1]"]), ("report.folders=[a,b]", ["a", "b"])],
 )
 def test_a_path_is_short_for_a_list_of_one(composed, given, folders):
-    assert composed(*completed(["mode=report", given])).report.folders == folders
+    assert composed(*expand(["mode=report", given])).report.folders == folders
 
 
 def test_a_report_is_named_so_unless_it_has_another_name():
-    assert "name=report" in completed(["mode=report"])
-    assert completed(["mode=report", "name=mine"]) == ["mode=report", "name=mine"]
-    assert completed(["mode=train"]) == ["mode=train"]
+    assert "name=report" in expand(["mode=report"])
+    assert expand(["mode=report", "name=mine"]) == ["mode=report", "name=mine"]
+    assert expand(["mode=train"]) == ["mode=train"]
 
 
 def test_the_command_ends_well_although_runs_failed(leave, command, tmp_path):

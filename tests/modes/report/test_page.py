@@ -1,4 +1,4 @@
-"""The page holds all it needs, and what runs are called is never HTML."""
+"""Page of a report: it needs no other file, and escapes all texts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from visual_transformers.modes.report import page
+from visual_transformers.modes import report
 from visual_transformers.modes.report.contents import Picture, Section
 
 ODD = "<b>a & \"b\" 'c' </td><script>alert(1)</script>"
 
 
 class Parsed(HTMLParser):
-    """The tags of a page with their attributes, and the texts of its cells."""
+    """Tags of a page with their attributes, and texts of its cells."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -39,7 +39,7 @@ def written(tmp_path):
     Image.new("RGB", (7, 5)).save(tmp_path / "curves-0.png")
     picture = Picture("curves-0.png", ODD)
     sections = [Section(ODD, [ODD], [{ODD: ODD, "n": "1"}]), Section("Pictures", [], [{"a": "b"}], [picture])]
-    page.write(tmp_path, ODD, sections)
+    report.write_page(tmp_path, ODD, sections)
     return (tmp_path / "report.html").read_text()
 
 

@@ -1,4 +1,4 @@
-"""What is read of metrics.jsonl, compared with what a plain reader of JSON finds."""
+"""Reading of metrics.jsonl, compared with a plain JSON reader."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_the_records_of_a_real_run_are_those_that_a_plain_reader_finds(tiny, tmp
     assert found.epoch.tolist() == [line["epoch"] for line in epochs] == [1.0, 2.0]
     for name in ("train/loss", "val/loss", "train/top1", "val/top1", "val_ema/top1"):
         assert found[name].tolist() == [line[name] for line in epochs]
-    assert found.validation("top1").tolist() == [max(line["val/top1"], line["val_ema/top1"]) for line in epochs]
+    assert found.get_validation("top1").tolist() == [max(line["val/top1"], line["val_ema/top1"]) for line in epochs]
     paces = [line["images_per_second"] for line in lines if line["kind"] == "step"]
-    assert records.pace(tmp_path / "metrics.jsonl") == statistics.median(paces)
-    assert Run.read(tmp_path).best.score == max(found.validation("top1"))
+    assert records.read_images_per_second(tmp_path / "metrics.jsonl") == statistics.median(paces)
+    assert Run.read(tmp_path).best.score == max(found.get_validation("top1"))
 
 
 def test_the_pace_is_that_of_the_end_of_the_file(path):
@@ -41,7 +41,7 @@ def test_the_pace_is_that_of_the_end_of_the_file(path):
         return "".join(json.dumps({"kind": "step", "step": i, "images_per_second": pace}) + "\n" for i in range(count))
 
     path.write_text(steps(1000, 5.0) + steps(1000, 80.0))
-    assert records.pace(path) == 80.0
+    assert records.read_images_per_second(path) == 80.0
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_score_that_is_no_finite_number_is_none(path, value):
 def test_a_file_without_epochs_has_none(path, content):
     path.write_bytes(content)
     found = records.read(path, "top1")
-    assert (len(found.epoch), len(found["val/top1"]), records.pace(path)) == (0, 0, None)
+    assert (len(found.epoch), len(found["val/top1"]), records.read_images_per_second(path)) == (0, 0, None)
 
 
 def test_no_file_is_no_records(path):
-    assert (len(records.read(path, "top1").epoch), records.pace(path)) == (0, None)
+    assert (len(records.read(path, "top1").epoch), records.read_images_per_second(path)) == (0, None)

@@ -1,4 +1,4 @@
-"""How a run stands, what it scored, and what is known of one from an earlier version."""
+"""State and scores of a run, read from its files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
-from visual_transformers import runner
 from visual_transformers.modes.report.run import Best, Run
 from visual_transformers.runs.lock import RunLock, is_held
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from visual_transformers.training.lock import RunLock
+from visual_transformers.runs.lock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -104,23 +102,6 @@ def test_a_later_test_of_its_own_weights_counts(leave, weights, expected):
 def test_of_an_error_the_first_line_is_told(leave):
     folder = leave("run", state="failed", status={"error": "\nno space left\non the disk"})
     assert Run.read(folder).error == "no space left"
-
-
-def test_a_real_run_without_its_status_is_known_from_its_other_files(tiny, tmp_path):
-    runner.train(tiny(), tmp_path)
-    now = Run.read(tmp_path)
-    (tmp_path / "status.json").unlink()
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    kept = ("name", "parameters", "device", "best", "scores")
-    (tmp_path / "summary.json").write_text(json.dumps({key: summary[key] for key in kept}))
-    (tmp_path / ".hydra").mkdir()
-    choices = {"hydra": {"runtime": {"choices": {"model": "vt_resnet18", "data": "digits", "recipe": None}}}}
-    (tmp_path / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(choices))
-    then = Run.read(tmp_path)
-    assert (then.state, then.best) == ("finished", now.best)
-    facts = {name: then.about[name] for name in ("name", "task", "seed", "settings", "metric", "parameters")}
-    assert facts == {name: now.about[name] for name in facts}
-    assert (then.text("model"), then.text("data"), then.text("recipe")) == ("vt_resnet18", "digits", "")
 
 
 @pytest.mark.parametrize("file", ["status.json", "summary.json", "config.yaml", "metrics.jsonl", "classes.csv"])

@@ -1,4 +1,4 @@
-"""ImageNet: in class folders, or as it is published, with a flat validation folder and its labels in a file."""
+"""ImageNet in class folders, or as published, with a flat validation folder and a file of its labels."""
 
 from __future__ import annotations
 
@@ -7,49 +7,44 @@ from pathlib import Path
 
 from visual_transformers.data.classification import ilsvrc
 from visual_transformers.data.classification.base import LabelledFiles, Split
-from visual_transformers.data.classification.class_folders import ClassFolders, check_folders, class_names
+from visual_transformers.data.classification.class_folders import ClassFolders, list_class_folders
 
 
 @dataclass(kw_only=True)
 class ImageNet(ClassFolders):
-    """Class folders of each split, or ILSVRC's own layout, whose `val` has all images in one folder.
+    """Class folders for each split, or ILSVRC's published layout, whose `val` has all images in one folder.
 
-    The root may be any folder of ILSVRC's from the one that Kaggle's archive unpacks to down to `CLS-LOC`. The labels
-    of a flat folder are in `LOC_val_solution.csv` or in the devkit, beside that folder or above.
-
-    Raises:
-        DataError: naming what is missing and the layouts that are expected.
+    The root may be any of ILSVRC's folders from the one that Kaggle's archive unpacks to down to `CLS-LOC`. The labels
+    of a flat folder are in `LOC_val_solution.csv` or in the devkit, next to that folder or above.
     """
 
     def __post_init__(self) -> None:
         self.takes_all_classes = self.classes is None
         super().__post_init__()
 
-    def located(self) -> Path:
-        """The root, or ILSVRC's folder of the splits below it."""
-        return ilsvrc.home(super().located(), self.train)
+    def find_split_root(self) -> Path:
+        """Find ILSVRC's folder of the splits below the root, or else the root itself."""
+        return ilsvrc.find_split_root(super().find_split_root(), self.train)
 
     def layout(self) -> str:
-        """The class folders, or the flat folder with either file of labels."""
-        return f"{super().layout()}\nor, as it is published,\n{ilsvrc.LAYOUT.format(root=self.root)}"
+        """Expected folders and files of labels, for messages."""
+        return f"{super().layout()}\nor, as published,\n{ilsvrc.LAYOUT.format(root=self.root)}"
 
-    def evaluation_folders(self, train: Path) -> dict[Split, Path]:
-        """The validation folder, flat or of class folders."""
-        val = self.validation_folder(train)
-        if class_names(val):
-            check_folders(val, self.folders, self.available)
-        return {"val": val, "test": val}
+    def check_class_folders(self, path: Path) -> None:
+        """Check class folders, if the folder is not flat."""
+        if list_class_folders(path):
+            super().check_class_folders(path)
 
-    def classes_in(self, place: Path) -> int:
-        """All of them in ILSVRC's flat folder of validation images."""
-        return len(self.folders) if ilsvrc.is_flat_validation(place) else super().classes_in(place)
+    def count_classes(self, path: Path) -> int:
+        """Count classes; ILSVRC's flat folder of validation images has all of them."""
+        return len(self.folders) if ilsvrc.is_flat_val_folder(path) else super().count_classes(path)
 
-    def labelled(self, split: Split) -> LabelledFiles:
-        """Every image of a split."""
-        place = self.places[split]
-        if class_names(place):
-            return super().labelled(split)
-        truth = ilsvrc.truth_near(place)
+    def list_split(self, split: Split) -> LabelledFiles:
+        """List the images of a split; those of a flat folder get the labels of the nearest file."""
+        path = self.split_folders[split]
+        if list_class_folders(path):
+            return super().list_split(split)
+        labels = ilsvrc.find_labels(path)
         if self.takes_all_classes:
-            truth.check_classes_are(self.available)
-        return truth.labelled(place, self.folders, self.excluded)
+            labels.check_classes(self.available)
+        return labels.label_files(path, self.folders, self.excluded)

@@ -1,1 +1,1 @@
-"""Files: images, lists, names and downloads."""
+"""Read images, masks, name lists and downloads from disk."""

@@ -1,4 +1,4 @@
-"""What a file that cannot be used does to a run: ends it, or costs one sample and is counted."""
+"""Decide whether an unreadable file stops a run or costs one sample."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from visual_transformers.errors import BadFileError, DataError
 
 @dataclass
 class BadFiles:
-    """The files of a split that could not be used.
+    """Unreadable files of a split.
 
     Args:
-        samples: how many the split has.
-        allowed: whether their samples are skipped; otherwise the first one is an error.
+        samples: number of samples in the split.
+        allowed: skip such samples; otherwise the first one is an error.
         max_share: share of the samples that may be skipped.
-        paths: those met so far, in order; a file that is met again in a later epoch counts once.
+        paths: files met so far, in order; a file that is met again in a later epoch counts once.
     """
 
     samples: int
@@ -25,30 +25,22 @@ class BadFiles:
     paths: list[str] = field(default_factory=list)
 
     def skip(self, error: BadFileError) -> None:
-        """Count a file, and say which the first time.
-
-        Raises:
-            DataError: if there are too many.
-        """
+        """Record a file, and print it the first time; raise DataError if too many samples are skipped."""
         if error.path in self.paths:
             return
         self.paths.append(error.path)
-        print(f"skipped {error}", file=sys.stderr, flush=True)  # of every process, the main one's stdout alone is seen
+        print(f"skipped {error}", file=sys.stderr, flush=True)  # stdout of ranks other than 0 is discarded
         self.check(len(self.paths))
 
     def check(self, count: int) -> None:
-        """See that so many samples may be skipped.
-
-        Raises:
-            DataError: if they are too many.
-        """
+        """Raise a DataError if `count` skipped samples are too many."""
         if self.allowed and count > self.max_share * self.samples:
             last = f"; the last is {self.paths[-1]}" if self.paths else ""
             raise DataError(
                 f"{count} of {self.samples} samples had to be skipped, more than data.max_skipped={self.max_share} "
-                f"allows{last}. mode=check_data lists all such files, and data.exclude leaves them out"
+                f"allows{last}. List all such files with mode=check_data, and leave them out with data.exclude."
             )
 
 
 NONE_ALLOWED = BadFiles(0)
-"""For samples of which the first bad file is an error."""
+"""Treat the first unreadable file as an error."""

@@ -1,7 +1,7 @@
-"""Names of files and annotations by the million: one buffer of bytes, in place of a list of objects.
+"""Millions of file names and annotations in one byte buffer in place of a list of objects.
 
-Every object of a list has a reference count that loader processes write to, so that each of them ends up with a copy
-of the whole list. The buffer is a tensor, which processes share however they are started.
+Loader processes write to the reference count of every object in a list, so each would end up with a copy of the whole
+list. The buffer is a tensor, which processes share with any start method.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 
-class Packed(Sequence[bytes]):
-    """Byte strings of any length, in the order given.
-
-    Args:
-        rows: the byte strings; they are copied.
-    """
+class PackedBytes(Sequence[bytes]):
+    """Sequence of byte strings of any length, copied from `rows`."""
 
     def __init__(self, rows: Sequence[bytes]):
         self._bytes = torch.frombuffer(bytearray().join(rows) or bytearray(1), dtype=torch.uint8)
@@ -30,56 +26,43 @@ class Packed(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # of a slice nobody has need
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # slices are not needed
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         start, end = self._ends.numpy()[index % len(self) : index % len(self) + 2]
         return self._bytes.numpy()[start:end].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
-        """All of them, in a fraction of the time that one by one would take."""
+        """Iterate over all rows, much faster than by index."""
         text = self._bytes.numpy().tobytes()
         return (text[start:end] for start, end in pairwise(self._ends.tolist()))
 
-    def subset(self, places: NDArray[np.int64]) -> Packed:
-        """The byte strings at some places, in that order."""
-        return Packed([self[int(place)] for place in places])
+    def subset(self, indices: NDArray[np.int64]) -> PackedBytes:
+        """Return the rows at some indices, in that order."""
+        return PackedBytes([self[int(index)] for index in indices])
 
 
 class FileIndex(Sequence[Path]):
-    """Files below a folder, in the order given.
-
-    Args:
-        root: the folder.
-        names: paths below it, with `/` between folders.
-    """
+    """Sequence of the files `names`, paths below the folder `root` with `/` between folders."""
 
     def __init__(self, root: str | Path, names: Sequence[str]):
         self.root = Path(root)
-        self._names = Packed([name.encode("utf-8", "surrogateescape") for name in names])
+        self._names = PackedBytes([name.encode("utf-8", "surrogateescape") for name in names])
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def name(self, index: int) -> str:
-        """The path below the root.
-
-        Raises:
-            IndexError: if there is no such file.
-        """
-        return _decoded(self._names[index])
-
-    def subset(self, places: NDArray[np.int64]) -> FileIndex:
-        """The files at some places, in that order."""
-        return FileIndex(self.root, [self.name(int(place)) for place in places])
-
-    def names(self) -> Iterator[str]:
-        """All paths below the root."""
-        return map(_decoded, self._names)
-
-    def __getitem__(self, index: int) -> Path:  # type: ignore[override]  # of a slice nobody has need
+    def __getitem__(self, index: int) -> Path:  # type: ignore[override]  # slices are not needed
         return self.root / self.name(index)
 
+    def name(self, index: int) -> str:
+        """Return the path of a file below the root."""
+        return self._names[index].decode("utf-8", "surrogateescape")
 
-def _decoded(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+    def names(self) -> Iterator[str]:
+        """Iterate over all paths below the root."""
+        return (name.decode("utf-8", "surrogateescape") for name in self._names)
+
+    def subset(self, indices: NDArray[np.int64]) -> FileIndex:
+        """Return the files at some indices, in that order."""
+        return FileIndex(self.root, [self.name(int(index)) for index in indices])

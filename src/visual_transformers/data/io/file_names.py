@@ -1,4 +1,4 @@
-"""Names of files and folders: which hold no data, and when two of them are the same."""
+"""Compare file names, and recognize names that hold no data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from visual_transformers.errors import DataError
 
 NO_DATA = frozenset({"@eaDir", "__MACOSX", "__pycache__", "lost+found", "#recycle", "$RECYCLE.BIN",
                      "System Volume Information"})  # fmt: skip
-"""Folders that systems and programs leave beside data; hidden ones, whose names begin with a dot, are none either."""
+"""Folders that systems and programs create beside data."""
 
 
 def is_system_entry(name: str) -> bool:
@@ -17,27 +17,24 @@ def is_system_entry(name: str) -> bool:
     return name.startswith(".") or name in NO_DATA
 
 
-def same(name: str) -> str:
-    """A name as it is compared with others: `é` is one letter on one disk, and a letter with an accent on another."""
+def normalize_name(name: str) -> str:
+    """Normalize a name for comparisons: disks store `é` either as one character or as two."""
     return unicodedata.normalize("NFC", name)
 
 
-def as_on_disk(path: Path) -> Path:
-    """Return the path with its parts as the disk spells them, where that differs in Unicode normalization only."""
+def match_disk_spelling(path: Path) -> Path:
+    """Return the path in the Unicode normalization that the disk uses for each of its parts."""
     if path.exists() or path == path.parent:
         return path
-    above = as_on_disk(path.parent)
+    above = match_disk_spelling(path.parent)
     if not above.is_dir():
         return path
-    return next((entry for entry in above.iterdir() if same(entry.name) == same(path.name)), above / path.name)
+    name = normalize_name(path.name)
+    return next((entry for entry in above.iterdir() if normalize_name(entry.name) == name), above / path.name)
 
 
 def check_link(path: str | Path) -> None:
-    """See that a path is no link to what is not there.
-
-    Raises:
-        DataError: if it is.
-    """
+    """Raise a DataError if the path is a link to a missing file."""
     path = Path(path)
     if path.is_symlink() and not path.exists():
-        raise DataError(f"{path}: is a link to {path.readlink()}, which is not there; mend or remove it")
+        raise DataError(f"{path}: is a link to {path.readlink()}, which does not exist. Mend or remove the link.")

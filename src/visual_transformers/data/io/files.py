@@ -1,4 +1,4 @@
-"""Reading images and masks from disk, with errors that name the file."""
+"""Read images and masks from disk, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -12,108 +12,81 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from visual_transformers.data.io.file_index import FileIndex
-from visual_transformers.data.io.file_listing import files_below
-from visual_transformers.data.io.file_names import as_on_disk
+from visual_transformers.data.io.file_listing import list_files
+from visual_transformers.data.io.file_names import match_disk_spelling
 from visual_transformers.errors import BadFileError, DataError
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is `check_size`, the same for every decoder
+Image.MAX_IMAGE_PIXELS = None  # `check_size` applies one limit to every decoder
 MAX_MEGAPIXELS = 178.0
-"""Size of the largest image that is read by default, millions of pixels."""
+"""Default size limit of images, in millions of pixels."""
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm",
     ".pbm", ".pnm", ".tga", ".jp2", *([".avif"] if features.check("avif") else []),
 )  # fmt: skip
-"""Endings of image files, as Pillow reads them."""
+"""Suffixes of image files that Pillow can read."""
+LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
+"""Formats whose decoded pixels may differ from the stored labels."""
+PNG_SCALES = {"L;2": 85, "L;4": 17}
+"""Factors by which Pillow multiplies the pixels of 2-bit and 4-bit grayscale PNGs, by its raw mode."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_mask(path: str | Path) -> NDArray[np.uint8]:
-    """Decode a label mask (H, W): the stored indices, not the palette's colours.
-
-    Raises:
-        BadFileError: if the file cannot be read, or is not an image of one 8-bit channel.
-    """
-    image = opened(content(path), path)
-    if image.format in LOSSY:
+    """Read a label mask (H, W) of stored indices, not palette colours; raise BadFileError if it is unusable."""
+    image = open_image(read_file(path), path)
+    if image.format in LOSSY_FORMATS:
         raise BadFileError(
-            path,
-            f"is a {image.format} file, whose lossy compression changes labels. Export the masks as PNG.",
+            path, f"is a {image.format} file, whose lossy compression changes labels. Export the masks as PNG."
         )
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" else []
-    scale = SCALED.get(str(tiles[0][3]), 1) if tiles else 1
-    mask = decoded(image, path)
+    scale = PNG_SCALES.get(str(tiles[0][3]), 1) if tiles else 1
+    mask = decode(image, path)
     if mask.mode not in ("L", "P"):
         raise BadFileError(
             path,
-            f"a mask must be an image of one 8-bit channel whose pixels are labels, this one has mode {mask.mode!r}; "
-            "convert it to 8-bit grayscale or palette PNG",
+            f"a mask must be an image with one 8-bit channel of labels; this one has mode {mask.mode!r}. Convert it to "
+            "8-bit grayscale or palette PNG.",
         )
     return np.asarray(mask) // scale
 
 
-LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
-"""Formats in which a pixel's value need not be what was stored."""
-SCALED = {"L;2": 85, "L;4": 17}
-"""By what Pillow multiplies the pixels of grayscale PNGs of 2 and of 4 bits, by its name for them."""
-
-
 def read_segments(path: str | Path) -> NDArray[np.uint32]:
-    """Decode a panoptic PNG: the id of each pixel's segment (H, W), which is R + 256 G + 65536 B.
-
-    Raises:
-        BadFileError: if the file cannot be read, or is no RGB image.
-    """
-    segments = _read(path)
+    """Read a panoptic PNG as segment ids (H, W): R + 256 G + 65536 B; raise BadFileError if it is unusable."""
+    segments = decode(open_image(read_file(path), path), path)
     if segments.mode != "RGB":
         raise BadFileError(
             path,
-            f"a panoptic PNG must be RGB, for its colours are ids of segments; this one has mode {segments.mode!r}; "
-            "masks whose pixels are labels are data.encoding=stuffthingmaps or pixelmaps",
+            f"a panoptic PNG must be RGB, because its colours are segment ids; this one has mode {segments.mode!r}. "
+            "For masks of labels set data.encoding=stuffthingmaps or pixelmaps.",
         )
     return np.asarray(segments, np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
 
 
-def _read(path: str | Path) -> Image.Image:
-    return decoded(opened(content(path), path), path)
-
-
-def content(path: str | Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        BadFileError: if it is not there, empty or unreadable.
-    """
+def read_file(path: str | Path) -> bytes:
+    """Read the bytes of a file; raise BadFileError if it is missing, empty or unreadable."""
+    path = Path(path)
     try:
-        found = Path(path).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
-        link = (
-            f"is a link to {Path(path).readlink()}, which is not there" if Path(path).is_symlink() else "no such file"
-        )
+        link = f"is a link to {path.readlink()}, which does not exist" if path.is_symlink() else "no such file"
         raise BadFileError(path, link) from None
     except OSError as error:
         raise BadFileError(path, f"cannot be read ({error.strerror})") from error
-    if not found:
-        raise BadFileError(path, "is empty; replace or remove the file")
-    return found
+    if not content:
+        raise BadFileError(path, "is empty. Replace or remove the file.")
+    return content
 
 
-def opened(content: bytes, path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
-    """The image in a file's content, whose size and mode are known and whose pixels are not decoded yet.
-
-    Raises:
-        BadFileError: if it is no image, or too large; it names `path`.
-    """
-    with blaming(path):
-        image = Image.open(io.BytesIO(without_texts(content)))
+def open_image(content: bytes, path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Image.Image:
+    """Open the image in a file's content without decoding it; raise BadFileError if it is no image or too large."""
+    with name_bad_file(path):
+        image = Image.open(io.BytesIO(strip_png_metadata(content)))
     check_size(*image.size, path, max_megapixels)
     return image
 
 
 def check_size(width: int, height: int, path: str | Path, max_megapixels: float) -> None:
-    """See that an image is not too large.
-
-    Raises:
-        BadFileError: if it is.
-    """
+    """Raise a BadFileError if an image is too large."""
     if width * height > max_megapixels * 1e6:
         raise BadFileError(
             path,
@@ -122,11 +95,11 @@ def check_size(width: int, height: int, path: str | Path, max_megapixels: float)
         )
 
 
-def without_texts(content: bytes) -> bytes:
-    """A PNG file without texts and colour profile, of which Pillow refuses large ones; other files as they are."""
-    if not content.startswith(PNG):
+def strip_png_metadata(content: bytes) -> bytes:
+    """Remove texts and colour profile from a PNG file, because Pillow refuses large ones; return others unchanged."""
+    if not content.startswith(PNG_SIGNATURE):
         return content
-    dropped, start = [], len(PNG)
+    dropped, start = [], len(PNG_SIGNATURE)
     while start < len(content):
         end = start + 12 + int.from_bytes(content[start : start + 4], "big")
         if content[start + 4 : start + 8] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
@@ -137,49 +110,40 @@ def without_texts(content: bytes) -> bytes:
     return content
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def decoded(image: Image.Image, path: str | Path) -> Image.Image:
-    """The same image with its pixels.
-
-    Raises:
-        BadFileError: if it is truncated or damaged; it names `path`.
-    """
-    with blaming(path):
+def decode(image: Image.Image, path: str | Path) -> Image.Image:
+    """Decode the pixels of an opened image; raise BadFileError if it is damaged."""
+    with name_bad_file(path):
         image.load()
         return image
 
 
 @contextmanager
-def blaming(path: str | Path) -> Iterator[None]:
-    """Say of what a decoder meets that the file is at fault."""
+def name_bad_file(path: str | Path) -> Iterator[None]:
+    """Turn the errors of a decoder into a BadFileError that names the file."""
     try:
         yield
     except (BadFileError, MemoryError):
         raise
-    except Exception as error:  # decoders meet damage with many kinds, EOFError and struct.error among them
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-        raise BadFileError(path, f"cannot be read as an image ({reason}); replace or remove the file") from error
+    except Exception as error:  # decoders report damage with many types, e.g. EOFError and struct.error
+        reason = (
+            "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        )
+        raise BadFileError(path, f"cannot be read as an image ({reason}). Replace or remove the file.") from error
 
 
-def folder(path: Path, layout: str) -> Path:
-    """The folder as it is called on the disk, if it is there.
-
-    Raises:
-        DataError: if it is not, with the layout that is expected.
-    """
-    path = as_on_disk(path)
+def require_folder(path: Path, layout: str) -> Path:
+    """Return the folder as spelled on the disk; raise DataError with the expected layout if it is missing."""
+    path = match_disk_spelling(path)
     if not path.is_dir():
         raise DataError(f"{path}: no such folder; expected the layout\n{layout}")
     return path
 
 
-def images_below(path: Path) -> FileIndex:
-    """Image files of a folder and its subfolders, sorted."""
-    return FileIndex(path, files_below(path, IMAGE_SUFFIXES, report_others=True))
+def list_images(path: Path) -> FileIndex:
+    """List the image files of a folder and its subfolders, sorted."""
+    return FileIndex(path, list_files(path, IMAGE_SUFFIXES, report_others=True))
 
 
-def first(names: list[str]) -> str:
-    """The first few, for messages."""
+def join_first(names: list[str]) -> str:
+    """Join the first five names for a message."""
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

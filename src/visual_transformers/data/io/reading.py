@@ -1,6 +1,6 @@
-"""Rules by which an image file becomes RGB pixels, shared by training, evaluation, prediction and `mode=check_data`.
+"""Rules that turn an image file into RGB pixels, shared by training, evaluation, prediction and `mode=check_data`.
 
-`docs/data.md` states it for users.
+`docs/data.md` states them for users.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor
 from torchvision.io import ImageReadMode, decode_png
 
-from visual_transformers.data.io.files import MAX_MEGAPIXELS, blaming, decoded, opened, without_texts
+from visual_transformers.data.io.files import MAX_MEGAPIXELS, decode, name_bad_file, open_image, strip_png_metadata
 from visual_transformers.errors import BadFileError, DataError
 
 UPRIGHT, QUARTER_TURNS, UNREADABLE = 1, (5, 6, 7, 8), 0
-"""Values of EXIF's orientation: 1 to 8, of which the quarter turns swap height and width; 0 where it cannot be read."""
-UNLIKELY = 4095
-"""Images of 16 bits that nowhere exceed this, the white of 12 bits, may hold fewer bits than their type has."""
+"""Values of the EXIF orientation: 1 to 8, of which quarter turns swap height and width; 0 if it cannot be read."""
+EXIF_MARKERS = (b"Exif", b"eXIf", b"EXIF")
+"""Markers of EXIF data in JPEG, PNG and WebP."""
+AVIF_MARKER = b"ftypavi"
+"""Marker of AVIF, which stores its rotation outside EXIF; Pillow reports it as EXIF."""
+AMBIGUOUS_MAX = 4095
+"""White of 12 bits: a 16-bit image with no larger value may hold fewer bits than its type."""
 WHITES = (255, 1023, 4095, 16383, 65535)
-"""White of 8 to 16 bits."""
+"""Values of white for 8 to 16 bits."""
+BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
+"""TIFF tags, and the sample format of unsigned integers."""
 
 
 class Note(IntFlag):
@@ -39,23 +45,17 @@ class Note(IntFlag):
     TRANSPARENT = 16
     DEEP = 32
     HALF_TURNED = 64
-    """Turned so that its size is the same, and a mask that was not turned with it fits all the same."""
+    """Turned to the same size, so that a mask that was not turned still fits."""
     BAD_EXIF = 128
-    """Whose orientation cannot be read: taken as it is."""
+    """Has an unreadable orientation, and is used as stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Settings for what an image file itself leaves open.
-
-    Args:
-        upright: whether images are turned as their EXIF orientation says, which is how they are shown everywhere.
-        background: colour behind transparent pixels, by its name or as #rrggbb.
-        white: value of white in images of more than 8 bits a channel; null for what the file or its type says.
-        max_megapixels: size of the largest image that is read, millions of pixels.
+    """Settings for what an image file leaves open; `conf/data/reading/usual.yaml` describes the keys.
 
     Raises:
-        DataError: if a value is out of its range.
+        DataError: if a value is out of range.
     """
 
     upright: bool = True
@@ -68,163 +68,142 @@ class Reading:
             ImageColor.getrgb(self.background)
         except ValueError as error:
             raise DataError(
-                f"data.reading.background={self.background}: is no colour; give a name, as black, or #rrggbb"
+                f"data.reading.background={self.background}: is not a colour. Use a name, e.g. black, or #rrggbb."
             ) from error
         for key in ("white", "max_megapixels"):
             value = getattr(self, key)
             if value is not None and not 0 < value < math.inf:
                 raise DataError(f"data.reading.{key}={value}: must be above 0, and finite")
 
-    def opened(self, content: bytes, path: str | Path) -> Image.Image:
-        """The image in a file's content, not too large, whose pixels are not decoded yet.
-
-        Raises:
-            BadFileError: if it is none.
-        """
-        return opened(content, path, self.max_megapixels)
-
-    def rgb(self, content: bytes, image: Image.Image, path: str | Path) -> tuple[Image.Image, Note]:
+    def to_rgb(self, content: bytes, image: Image.Image, path: str | Path) -> tuple[Image.Image, Note]:
         """Convert an opened image to 8-bit RGB, before the EXIF rotation, and return its notes.
 
         Args:
-            content: of the file.
-            image: as it is opened.
-            path: of the file, for messages.
+            content: bytes of the file.
+            image: opened image.
+            path: file, for messages.
 
         Raises:
-            BadFileError: if the pixels are damaged, or their values do not tell what is white.
+            BadFileError: if the pixels are damaged, or the value of white is unknown.
         """
-        found = mode_notes(image)
-        deep = is_deep_colour(image)
-        image = decoded(image, path)
-        colours = deep_colours(content, image.format, path) if deep else None
-        if colours is not None or image.mode == "F" or image.mode.startswith("I"):
-            found |= Note.DEEP
-            values = np.asarray(image) if colours is None else colours[..., :3]
-            scaled = self._of_8_bits(values, declared_white(image) if colours is None else WHITES[-1], path)
-            if colours is not None and colours.shape[2] == 4:
+        notes = notes_of_mode(image)
+        deep_colours = _has_deep_colours(image)
+        image = decode(image, path)
+        if deep_colours:
+            colours = _decode_deep_colours(content, image.format, path)
+            scaled = self._scale_to_8_bits(colours[..., :3], WHITES[-1], path)
+            if colours.shape[2] == 4:
                 scaled = np.concatenate([scaled, (colours[..., 3:] >> 8).astype(np.uint8)], axis=2)
-            image = Image.fromarray(scaled)
-        with blaming(path):  # for there are modes that Pillow cannot convert, as LAB
+            image, notes = Image.fromarray(scaled), notes | Note.DEEP
+        elif image.mode == "F" or image.mode.startswith("I"):
+            scaled = self._scale_to_8_bits(np.asarray(image), _declared_white(image), path)
+            image, notes = Image.fromarray(scaled), notes | Note.DEEP
+        with name_bad_file(path):  # Pillow cannot convert some modes, e.g. LAB
             if image.has_transparency_data:
                 layers = image.convert("RGBA")
                 if np.asarray(layers)[..., 3].min() < 255:
-                    found |= Note.TRANSPARENT
                     ground = Image.new("RGBA", image.size, ImageColor.getrgb(self.background)[:3])
-                    return Image.alpha_composite(ground, layers).convert("RGB"), found
-            return image.convert("RGB"), found
+                    return Image.alpha_composite(ground, layers).convert("RGB"), notes | Note.TRANSPARENT
+            return image.convert("RGB"), notes
 
-    def _of_8_bits(self, values: NDArray[Any], declared: float | None, path: str | Path) -> NDArray[np.uint8]:
-        """Deeper values, scaled so that `white` is white."""
+    def _scale_to_8_bits(self, values: NDArray[Any], declared: float | None, path: str | Path) -> NDArray[np.uint8]:
+        """Scale values so that white becomes 255; `declared` is the file's own value of white."""
         low, high = (float(values.min()), float(values.max())) if np.isfinite(values).all() else (math.nan, math.nan)
         white = self.white or declared or (1.0 if values.dtype.kind == "f" and high <= 1 else None)
-        guessed = self.white is None and white == WHITES[-1] and 0 < high <= UNLIKELY
-        if white is None or guessed or not 0 <= low <= high <= white:
-            raise BadFileError(path, _range(values, low, high, None if guessed else white))
+        ambiguous = self.white is None and white == WHITES[-1] and 0 < high <= AMBIGUOUS_MAX
+        if white is None or ambiguous or not 0 <= low <= high <= white:
+            raise BadFileError(path, _describe_range(values, low, high, None if ambiguous else white))
         return (values.astype(np.float64) * (255 / white)).round().astype(np.uint8)
 
 
-def mode_notes(image: Image.Image) -> Note:
+DEFAULT_READING = Reading()
+
+
+def notes_of_mode(image: Image.Image) -> Note:
     """Return the notes of an opened image's mode."""
     if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"):
         return Note.GRAYSCALE
     return Note.CMYK if image.mode == "CMYK" else Note.NONE
 
 
-USUAL = Reading()
-"""Default reading settings."""
+def notes_of_orientation(orientation: int) -> Note:
+    """Return the notes of an EXIF orientation."""
+    if orientation in (UPRIGHT, UNREADABLE):
+        return Note.NONE if orientation == UPRIGHT else Note.BAD_EXIF
+    return Note.TURNED if orientation in QUARTER_TURNS else Note.TURNED | Note.HALF_TURNED
 
 
-def declared_white(image: Image.Image) -> float | None:
-    """The value of white in deep grey, where the file's format says it; None where it says nothing."""
+def _declared_white(image: Image.Image) -> float | None:
+    """Return the value of white that a file's format declares for deep grey; None if it declares none."""
     if image.format == "TIFF":
         bits, kind = (_first(image.tag_v2.get(tag)) for tag in (BITS_PER_SAMPLE, SAMPLE_FORMAT))  # type: ignore[attr-defined]
         return 2.0**bits - 1 if bits and bits <= 16 and kind in (None, UNSIGNED) else None
     return 65535.0 if image.mode.startswith("I") else None  # PNG, PGM (which Pillow scales), JPEG 2000
 
 
-BITS_PER_SAMPLE, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1
-
-
 def _first(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) and value else value
 
 
-def _range(values: NDArray[Any], low: float, high: float, white: float | None) -> str:
+def _describe_range(values: NDArray[Any], low: float, high: float, white: float | None) -> str:
     """Return the message for values whose white level is unknown or exceeded."""
-    has = f"has values from {low:g} to {high:g}" if math.isfinite(low) else "has values that are not finite"
-    if not math.isfinite(low) or low < 0:
-        return f"{has}, of which no 8-bit image can be made; convert it to finite values from 0 on"
+    if not math.isfinite(low):
+        return "has values that are not finite. Convert it to finite values from 0 on."
+    has = f"has values from {low:g} to {high:g}"
+    if low < 0:
+        return f"{has}. Convert it to values from 0 on."
     if white is not None:
-        return f"{has}, and white is {white:g}; set data.reading.white to what it is in this data set"
-    likely = next((f", as {each}" for each in WHITES if high <= each), "")
+        return f"{has}, and white is {white:g}. Set data.reading.white to the white of this data set."
+    likely = next((f", e.g. to {each}" for each in WHITES if high <= each), "")
     kind = {"f": "floats", "u": f"{8 * values.itemsize}-bit integers"}.get(values.dtype.kind, "32-bit integers")
-    return f"{has} in {kind}, which do not tell what is white; set data.reading.white{likely}, or convert it"
+    return f"{has} in {kind}, and the value of white is unknown. Set data.reading.white{likely}, or convert the file."
 
 
-def is_deep_colour(image: Image.Image) -> bool:
-    """Return True for an opened image with several channels of 16 bits, of which Pillow would drop the lower 8."""
+def _has_deep_colours(image: Image.Image) -> bool:
+    """Return True for several channels of 16 bits, of which Pillow would drop the lower 8."""
     tiles = getattr(image, "tile", None)
-    raw = str(_first(tiles[0][3])) if tiles else ""
-    return ";16" in raw and not image.mode.startswith("I")
+    raw_mode = str(_first(tiles[0][3])) if tiles else ""
+    return ";16" in raw_mode and not image.mode.startswith("I")
 
 
-def deep_colours(content: bytes, kind: str | None, path: str | Path) -> NDArray[np.uint16]:
-    """Decode colours of 16 bits as (H, W, 3), or (H, W, 4) with transparency.
-
-    Raises:
-        BadFileError: for other files than PNG, which no library here reads at full depth.
-    """
+def _decode_deep_colours(content: bytes, kind: str | None, path: str | Path) -> NDArray[np.uint16]:
+    """Decode 16-bit colours as (H, W, 3), or (H, W, 4) with transparency; only PNG is read at full depth."""
     if kind != "PNG":
         raise BadFileError(path, f"is a {kind} file with 16-bit colours. Convert it to PNG, or to 8 bits.")
-    encoded = torch.frombuffer(bytearray(without_texts(content)), dtype=torch.uint8)
-    with blaming(path):
+    encoded = torch.frombuffer(bytearray(strip_png_metadata(content)), dtype=torch.uint8)
+    with name_bad_file(path):
         channels = decode_png(encoded, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
     return np.repeat(channels, (3, 1), axis=2) if channels.shape[2] == 2 else channels
 
 
-def orientation(content: bytes, reading: Reading, path: str | Path) -> int:
-    """The EXIF orientation of an image; upright where there is none or it is not asked for.
+def read_orientation(content: bytes, reading: Reading, path: str | Path) -> int:
+    """Read the EXIF orientation; return `UPRIGHT` if there is none or `reading.upright` is false.
 
-    Pillow gives a TIFF file upright already, for its orientation is no EXIF.
+    TIFF files count as upright because Pillow turns them when it loads them.
     """
     if not reading.upright:
         return UPRIGHT
-    if AVIF not in content[:32] and not any(mark in content for mark in EXIF):  # which is quicker than to parse it
+    if AVIF_MARKER not in content[:32] and not any(mark in content for mark in EXIF_MARKERS):  # faster than parsing
         return UPRIGHT
-    image = reading.opened(content, path)
+    image = open_image(content, path, reading.max_megapixels)
     if image.format == "TIFF":
         return UPRIGHT
     try:
         exif = image.getexif()
         if isinstance(data := image.info.get("exif"), bytes):
-            exif = Image.Exif()  # Pillow opens a JPEG file with the errors of its own forgotten
+            exif = Image.Exif()  # for JPEG, Pillow's own `getexif` hides the errors of parsing
             exif.load(data)
-        found = int(exif.get(ExifTags.Base.Orientation, UPRIGHT))
-    except Exception:  # Pillow meets damaged metadata with many kinds, SyntaxError and struct.error among them
+        orientation = int(exif.get(ExifTags.Base.Orientation, UPRIGHT))
+    except Exception:  # Pillow reports damaged metadata with many types, e.g. SyntaxError and struct.error
         return UNREADABLE
-    return found if 1 <= found <= 8 else UPRIGHT
+    return orientation if 1 <= orientation <= 8 else UPRIGHT
 
 
-EXIF = (b"Exif", b"eXIf", b"EXIF")
-"""Markers of EXIF data in JPEG, PNG and WebP."""
-AVIF = b"ftypavi"
-"""Marker of AVIF, whose rotation is no EXIF; Pillow gives it as such."""
-
-
-def to_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """An array (H, W, ...) turned and mirrored so that it stands upright, from what its EXIF orientation is."""
+def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Rotate and mirror an array (H, W, ...) from its EXIF orientation to upright."""
     if orientation in (5, 7):
         pixels = pixels.swapaxes(0, 1)
-    quarters = {6: -1, 8: 1}.get(orientation, 0)
-    if quarters:
+    if quarters := {6: -1, 8: 1}.get(orientation, 0):
         pixels = np.rot90(pixels, quarters)
     rows, columns = (-1 if orientation in flips else 1 for flips in ((3, 4, 7), (2, 3, 7)))
     return pixels[::rows, ::columns]
-
-
-def orientation_notes(orientation: int) -> Note:
-    """Return the notes of an EXIF orientation."""
-    if orientation in (UPRIGHT, UNREADABLE):
-        return Note.NONE if orientation == UPRIGHT else Note.BAD_EXIF
-    return Note.TURNED if orientation in QUARTER_TURNS else Note.TURNED | Note.HALF_TURNED

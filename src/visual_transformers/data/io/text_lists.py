@@ -1,4 +1,4 @@
-"""Text files that list files or labels, one a line, in whatever Unicode encoding an editor has saved them."""
+"""Read text files that list one name or label per line, in any Unicode encoding."""
 
 from __future__ import annotations
 
@@ -7,36 +7,33 @@ from pathlib import Path
 
 from visual_transformers.errors import DataError
 
-MARKS = {
+BYTE_ORDER_MARKS = {  # the marks of UTF-32 come first because that of UTF-32-LE begins with that of UTF-16-LE
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""Byte order marks with which a file begins, and its encoding."""
 
 
-def lines(path: Path, *, any_bytes: bool = False) -> list[str]:
-    """Return the lines of a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, stripped.
+def read_lines(path: Path, *, any_bytes: bool = False) -> list[str]:
+    """Read the stripped lines of a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Args:
-        path: the file.
-        any_bytes: whether names of files may hold bytes that are no text, as Python's `surrogateescape`.
+    With `any_bytes`, bytes that are not UTF-8 are kept as Python's `surrogateescape`, for names of files.
 
     Raises:
-        DataError: if the file cannot be read, or is of another encoding.
+        DataError: if the file cannot be read or has another encoding.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding, "surrogateescape" if any_bytes and encoding == "utf-8" else "strict")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: is not {encoding} ({error.reason}); save the file as UTF-8") from error
+        raise DataError(f"{path}, line {line}: is not {encoding} ({error.reason}). Save the file as UTF-8.") from error
     if "\0" in text:
-        raise DataError(f"{path}: is no text, or UTF-16 without a byte order mark; save the file as UTF-8")
+        raise DataError(f"{path}: is not text, or is UTF-16 without a byte order mark. Save the file as UTF-8.")
     return [line.strip() for line in text.rstrip().split("\n")]

@@ -1,4 +1,4 @@
-"""The results of a run as W&B shows them: pictures, tables, a chart."""
+"""Results of a run in W&B's formats: pictures, tables and a chart."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from typing import Any
 
 import wandb
 
-from visual_transformers.runs.results import MOST_CONFUSED, Results, attention_sheets
+from visual_transformers.runs.results import MAX_CONFUSIONS, Results, find_attention_sheets
 
 MATRIX_CLASSES = 50
-"""Classes, at most, of a confusion matrix that is shown whole."""
+"""Most classes for which the whole confusion matrix is logged."""
 
 
-def pictures(folder: Path, attention: int) -> dict[str, Any]:
-    """Those in a run's folder by name, of attention not more than so many."""
-    found: dict[str, Any] = {}
+def collect_pictures(folder: Path, attention: int) -> dict[str, Any]:
+    """Collect the pictures in a run's folder, with up to `attention` sheets of token attention."""
+    pictures: dict[str, Any] = {}
     if (samples := folder / "samples.png").is_file():
-        found["results/samples"] = wandb.Image(str(samples))
-    if sheets := attention_sheets(folder, attention):
-        found["results/attention"] = [wandb.Image(str(path), caption=f"picture {path.stem}") for path in sheets]
-    return found
+        pictures["results/samples"] = wandb.Image(str(samples))
+    if sheets := find_attention_sheets(folder, attention):
+        pictures["results/attention"] = [wandb.Image(str(path), caption=f"picture {path.stem}") for path in sheets]
+    return pictures
 
 
-def tables(results: Results) -> dict[str, Any]:
-    """Scores of each class, what classes are taken for, and a matrix of that where it is not too large."""
-    found: dict[str, Any] = {"results/classes": _table([{"class": c, **row} for c, row in results.classes.items()])}
-    if confused := results.most_confused(MOST_CONFUSED):
-        found["results/most_confused"] = _table(confused)
+def collect_tables(results: Results) -> dict[str, Any]:
+    """Collect the scores of each class, the most confused classes, and the confusion matrix if it is not too large."""
+    classes = _make_table([{"class": name, **row} for name, row in results.classes.items()])
+    tables: dict[str, Any] = {"results/classes": classes}
+    if confused := results.rank_confusions(MAX_CONFUSIONS):
+        tables["results/most_confused"] = _make_table(confused)
     if len(results.classes) <= MATRIX_CLASSES:
-        found["results/confusion_matrix"] = _matrix(results)
-    return found
+        names, counts = list(results.classes), results.confusion.tolist()
+        rows = [
+            {"Actual": truth, "Predicted": prediction, "nPredictions": counts[i][j]}
+            for i, truth in enumerate(names)
+            for j, prediction in enumerate(names)
+        ]
+        tables["results/confusion_matrix"] = wandb.plot_table(
+            "wandb/confusion_matrix/v1", _make_table(rows), {column: column for column in rows[0]}
+        )
+    return tables
 
 
-def _table(rows: list[dict[str, Any]]) -> wandb.Table:
+def _make_table(rows: list[dict[str, Any]]) -> wandb.Table:
     return wandb.Table(columns=[*rows[0]], data=[list(row.values()) for row in rows])
-
-
-def _matrix(results: Results) -> Any:
-    """W&B's chart of a confusion matrix, whose table has a row for each pair of classes."""
-    names, counts = list(results.classes), results.confusion.tolist()
-    rows = [
-        {"Actual": truth, "Predicted": prediction, "nPredictions": counts[i][j]}
-        for i, truth in enumerate(names)
-        for j, prediction in enumerate(names)
-    ]
-    return wandb.plot_table("wandb/confusion_matrix/v1", _table(rows), {column: column for column in rows[0]})

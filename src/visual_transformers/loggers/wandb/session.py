@@ -1,7 +1,7 @@
-"""One start of a run as a session of W&B: how it is opened, what is logged, how it ends.
+"""Session of W&B: one start of a run, from opening the W&B run to its exit status.
 
-Sessions of one run have one id, and so are one run to W&B. Its history has a row for each record; rows that earlier
-sessions have logged are left out, and those that they lost are made up for.
+All sessions of a run have one id, and are one W&B run. Its history has a row for each record. Rows that earlier
+sessions have logged are left out, and those that they lost are logged again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from visual_transformers import atomic
 from visual_transformers.errors import ConfigError
 from visual_transformers.loggers.base import RunInfo
-from visual_transformers.loggers.records import Moment, Record, charted, moment
+from visual_transformers.loggers.records import Record, RecordKey, record_key, rename_for_charts
 from visual_transformers.loggers.wandb import media, transaction_log
-from visual_transformers.loggers.wandb.worker_thread import in_a_line
+from visual_transformers.loggers.wandb.worker_thread import summarize_error
 from visual_transformers.runs.results import Results
 from visual_transformers.runs.run_dir import RunDirectory
 
@@ -30,114 +30,105 @@ if TYPE_CHECKING:
     from visual_transformers.loggers.wandb import WandB
 
 MODES = get_args(wandb.Settings.model_fields["mode"].annotation)
-"""What W&B takes as WANDB_MODE."""
-SUMMARY = ("best", "scores", "train_seconds", "skipped_samples", "parameters", "macs")
-"""What W&B's summary has of a run's summary.json."""
-FAILED, STOPPED = 1, 130
-"""Exit codes by which W&B tells how a run ended; one that was stopped is marked as preempted before."""
-FLUSH: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}
-"""Seconds between two writings of W&B's log, 15 if W&B is left alone: what a process that is killed may lose."""
-
-
-def mode_and_reason(asked: str) -> tuple[str, str]:
-    """`online`, `offline` or `disabled`, and why if it is offline. Needs no network, and never asks for a key.
-
-    Args:
-        asked: one of these, or `auto`.
-    """
-    given: dict[str, Any] = {} if asked == "auto" else {"mode": asked}
-    try:
-        mode = wandb.setup(wandb.Settings(silent=True, **given)).settings.mode
-        if mode in ("disabled", "offline", "dryrun"):
-            return ("disabled" if mode == "disabled" else "offline"), "as asked"
-        found = wandb.login(prompt=False, verify=False)
-    except Exception as error:  # of many kinds, as by a key that cannot be one, or a variable that W&B does not take
-        return "offline", in_a_line(error)
-    return ("online", "") if found else ("offline", "there is no API key")
-
-
+"""Values that W&B accepts for WANDB_MODE."""
 FIELDS = {"project": "project", "entity": "entity", "tags": "run_tags"}
-"""Names in wandb.Settings of the keys that are validated."""
+"""Fields of wandb.Settings that validate our keys."""
+SUMMARY = ("best", "scores", "train_seconds", "skipped_samples", "parameters", "macs")
+"""Keys of a run's summary.json that are copied to W&B's summary."""
+FAILED, STOPPED = 1, 130
+"""Exit codes; a stopped run is marked as preempted before."""
+FLUSH_SETTING: dict[str, Any] = {"x_transaction_log_flush_interval": 1.0}
+"""Seconds between two writes of W&B's log (15 by default), which a killed process may lose."""
 
 
-def check_keys(keys: Mapping[str, Any]) -> None:
-    """See that W&B takes what names a run.
+def resolve_mode(mode: str) -> tuple[str, str]:
+    """Return `online`, `offline` or `disabled`, and the reason for offline, without a network or a prompt for a key."""
+    settings: dict[str, Any] = {} if mode == "auto" else {"mode": mode}
+    try:
+        resolved = wandb.setup(wandb.Settings(silent=True, **settings)).settings.mode
+        if resolved in ("disabled", "offline", "dryrun"):
+            return ("disabled" if resolved == "disabled" else "offline"), "as configured"
+        has_key = wandb.login(prompt=False, verify=False)
+    except Exception as error:  # many kinds, e.g. for a malformed key or a variable that W&B refuses
+        return "offline", summarize_error(error)
+    return ("online", "") if has_key else ("offline", "there is no API key")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Validate the keys that name a run.
 
     Raises:
-        ConfigError: naming the first key that it does not.
+        ConfigError: for the first key that W&B refuses.
     """
-    for key, value in keys.items():
+    for key, value in settings.items():
         try:
             wandb.Settings(**{FIELDS[key]: value})
         except Exception as error:  # of pydantic and of W&B
-            raise ConfigError(f"logger.wandb.{key}={value}: {_reason(error)}") from error
+            raise ConfigError(f"logger.wandb.{key}={value}: {_get_reason(error)}") from error
     for key in ("project", "entity"):
-        if keys[key] == "" or "/" in (keys[key] or ""):
-            raise ConfigError(f"logger.wandb.{key}={keys[key]}: expected a name without /")
+        if settings[key] == "" or "/" in (settings[key] or ""):
+            raise ConfigError(f"logger.wandb.{key}={settings[key]}: expected a name without /")
 
 
-def check_variables(environment: Mapping[str, str]) -> None:
-    """See that W&B takes its variables of the shell.
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Validate W&B's environment variables.
 
     Raises:
-        ConfigError: naming the first that it does not.
+        ConfigError: for the first variable that W&B refuses.
     """
     for name, value in environment.items():
-        if name.startswith("WANDB_") and name not in ("WANDB_MODE", "WANDB_API_KEY"):  # without a key it is offline
+        if name.startswith("WANDB_") and name not in ("WANDB_MODE", "WANDB_API_KEY"):  # a bad key means offline
             try:
                 wandb.Settings().update_from_env_vars({name: value})
-            except Exception as error:  # as above
-                raise ConfigError(f"{name}={value} (a variable of your shell): {_reason(error)}") from error
+            except Exception as error:  # of pydantic and of W&B
+                raise ConfigError(f"{name}={value} (environment variable): {_get_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _get_reason(error: Exception) -> str:
     """Return the message of a validation error without pydantic's framing."""
-    said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return said.removeprefix("Value error, ").splitlines()[0]
+    message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return message.removeprefix("Value error, ").splitlines()[0]
 
 
 class Session:
-    """A session of W&B. Its methods are called one after another, and raise whatever W&B does.
+    """Session of W&B. Its methods run one after another, and raise W&B's errors."""
 
-    Args:
-        keys: what is set of the logger.
-        run: the run that starts or goes on.
-        mode: `online`, `offline` or `disabled`.
-        reason: why it is offline.
-    """
-
-    def __init__(self, keys: WandB, run: RunInfo, mode: str, reason: str):
-        self.keys, self.info, self.mode, self.reason = keys, run, mode, reason
+    def __init__(self, settings: WandB, run: RunInfo, mode: str, reason: str):
+        self.settings, self.info, self.mode, self.reason = settings, run, mode, reason
         self.folder = run.directory / "wandb"
         self.run: wandb.Run | None = None
-        self.logged: set[Moment] = set()
+        self.logged: set[RecordKey] = set()
 
     def open(self) -> None:
-        """Open the W&B run, offline if the server does not answer, and log what earlier sessions lost."""
+        """Open the W&B run, offline if the server does not answer, and log the records that earlier sessions lost."""
         if self.mode == "disabled":
             return
         transaction_log.remove_empty(self.folder)
-        run_id = self._id()
+        run_id = self._get_run_id()
         try:
-            self.run = self._opened(run_id)
-        except Exception as error:  # of many kinds: no network, no permission, another server
+            self.run = self._init_run(run_id)
+        except Exception as error:  # many kinds: no network, no permission, another server
             if self.mode == "offline":
                 raise
-            self.mode, self.reason = "offline", in_a_line(error)
-            wandb.teardown()  # or the id would still be in use
-            self.run = self._opened(run_id)
-        how_to_send = f"offline ({self.reason}); `wandb sync {self.folder}` sends it"
-        print(f"W&B: {self.run.url if self.mode == 'online' else how_to_send}")
+            self.mode, self.reason = "offline", summarize_error(error)
+            wandb.teardown()  # otherwise the id would still be in use
+            self.run = self._init_run(run_id)
+        offline = f"offline ({self.reason}); `wandb sync {self.folder}` sends it"
+        print(f"W&B: {self.run.url if self.mode == 'online' else offline}")
         on_server = self.run.starting_step if self.mode == "online" else None
-        self.logged = transaction_log.logged(self.folder, run_id, on_server)
-        self._define_curves(self.run)
-        for record in self.info.earlier():
+        self.logged = transaction_log.find_logged(self.folder, run_id, on_server)
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+        for split in ("val", "val_ema"):
+            self.run.define_metric(f"{split}/{self.info.metric}", step_metric="step", summary="max")
+            self.run.define_metric(f"{split}/loss", step_metric="step", summary="min")
+        for record in self.info.read_earlier_records():
             self.record(record)
 
-    def _id(self) -> str:
-        """The run's id, kept in its folder; a new one if the run starts anew with other settings."""
+    def _get_run_id(self) -> str:
+        """Return the run's id from its folder; a new one if the run starts anew with other settings."""
         path = self.folder / "run.json"
-        run = {"settings": self.info.about.get("settings"), "seed": self.info.about.get("seed")}
+        run = {key: self.info.metadata.get(key) for key in ("settings", "seed")}
         if path.is_file():
             known = json.loads(path.read_text(encoding="utf-8"))
             run_id: str = known.pop("id")
@@ -147,17 +138,17 @@ class Session:
         atomic.write_text(path, json.dumps({"id": run_id, **run}) + "\n")
         return run_id
 
-    def _opened(self, run_id: str) -> wandb.Run:
-        about, keys, folder = self.info.about, self.keys, self.info.directory
-        sweep, timeout = about.get("sweep"), self.keys.timeout
+    def _init_run(self, run_id: str) -> wandb.Run:
+        metadata, settings, folder = self.info.metadata, self.settings, self.info.directory
+        sweep = metadata.get("sweep")
         return wandb.init(
-            project=keys.project,
-            entity=keys.entity,
+            project=settings.project,
+            entity=settings.entity,
             name=f"{self.info.name} #{folder.name}" if sweep else self.info.name,
-            group=keys.group or sweep,
-            job_type=keys.job_type or ("sweep" if sweep else "train"),
-            tags=keys.tags,
-            config=self.info.config | {"about": about},
+            group=settings.group or sweep,
+            job_type=settings.job_type or ("sweep" if sweep else "train"),
+            tags=settings.tags,
+            config=self.info.config | {"about": metadata},
             dir=folder,
             id=run_id,
             resume="allow",
@@ -165,69 +156,63 @@ class Session:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                git_commit=(about.get("commit") or "").rstrip("+") or None,
-                init_timeout=timeout,
-                finish_timeout=timeout,
+                git_commit=(metadata.get("commit") or "").rstrip("+") or None,
+                init_timeout=settings.timeout,
+                finish_timeout=settings.timeout,
                 finish_timeout_raises=True,
-                **{key: value for key, value in FLUSH.items() if key in wandb.Settings.model_fields},
+                **{key: value for key, value in FLUSH_SETTING.items() if key in wandb.Settings.model_fields},
             ),
         )
 
-    def _define_curves(self, run: wandb.Run) -> None:
-        """Draw all curves over steps, and summarise validation scores by their best."""
-        run.define_metric("step")
-        run.define_metric("*", step_metric="step")
-        for split in ("val", "val_ema"):
-            run.define_metric(f"{split}/{self.info.metric}", step_metric="step", summary="max")
-            run.define_metric(f"{split}/loss", step_metric="step", summary="min")
-
     def record(self, record: Record) -> None:
         """Log a record as a row, unless W&B has it."""
-        self._log(charted(record))
+        self._log(rename_for_charts(record))
 
-    def _log(self, row: Record, more: Callable[[], dict[str, Any]] = dict) -> None:
-        if self.run and moment(row) not in self.logged:
-            self.run.log(row | more())
-            self.logged.add(moment(row))
+    def _log(self, row: Record, make_media: Callable[[], dict[str, Any]] = dict) -> None:
+        if self.run and record_key(row) not in self.logged:
+            self.run.log(row | make_media())
+            self.logged.add(record_key(row))
 
-    def scores(self) -> None:
+    def log_scores(self) -> None:
         """Log scores and pictures of the best weights."""
         if self.run:
             summary = json.loads((self.info.directory / "summary.json").read_text(encoding="utf-8"))
             self.run.summary.update({key: summary[key] for key in SUMMARY if key in summary})
-            pictures = partial(media.pictures, self.info.directory, self.keys.attention)
+            pictures = partial(media.collect_pictures, self.info.directory, self.settings.attention)
             self._log({"kind": "pictures", "step": self.info.total_steps}, pictures)
 
-    def tables(self, results: Results) -> None:
-        """Log tables of the best weights, which W&B cannot do without the server if it is online."""
-        self._log({"kind": "tables", "step": self.info.total_steps}, partial(media.tables, results))
+    def log_tables(self, results: Results) -> None:
+        """Log tables of the best weights, for which an online W&B needs the server."""
+        self._log({"kind": "tables", "step": self.info.total_steps}, partial(media.collect_tables, results))
 
     def upload_best(self) -> None:
-        """Make the best weights an artifact; W&B sees whether it has them already."""
+        """Upload the best weights as an artifact, unless W&B has them."""
         if self.run:
             artifact = wandb.Artifact(f"best-{self.run.id}", type="model")
             artifact.add_file(str(RunDirectory(self.info.directory).best))
             self.run.log_artifact(artifact, aliases=["best"])
 
     def finish(self, error: BaseException | None) -> None:
-        """Say how the run ended, and send the rest; what cannot be sent in time stays in the run's folder."""
+        """Set the exit status and send pending records; those that cannot be sent in time stay in the run's folder."""
         if not self.run:
             return
+        code = 0
         if isinstance(error, KeyboardInterrupt):
             self.run.mark_preempting()
+            code = STOPPED
         elif error is not None:
             self.run.summary["error"] = (str(error).splitlines() or [type(error).__name__])[-1]
-        code = 0 if error is None else STOPPED if isinstance(error, KeyboardInterrupt) else FAILED
+            code = FAILED
         try:
             self.run.finish(exit_code=code)
         except TimeoutError:
             session = Path(self.run.settings.sync_dir)
             print(
-                f"note: W&B was not sent all within {self.keys.timeout:g} s; `wandb sync --include-online {session}` "
-                "sends the rest",
+                f"note: W&B could not send everything within {self.settings.timeout:g} s; "
+                f"`wandb sync --include-online {session}` sends the rest",
                 file=sys.stderr,
             )
 
-    def leave(self) -> None:
-        """End W&B's own process, so that nothing is left to do, to wait for or to fail when this process ends."""
+    def shut_down(self) -> None:
+        """Stop W&B's own process, so that this process ends without waiting for it."""
         wandb.teardown()

@@ -1,8 +1,8 @@
-"""What W&B's own files in a run's folder hold: which records, of which sessions.
+"""Reader of W&B's transaction logs in a run's folder: which records were logged by which sessions.
 
-A session is one start of a run. It leaves a folder `run-TIME-ID` or `offline-run-TIME-ID` with a transaction log, which
-`wandb sync` reads. A log is in LevelDB's format: blocks of 32 KiB with fragments of protobuf messages, of each a
-checksum, a length and a kind. A process that is killed leaves it without an end, and perhaps without any record.
+A session is one start of a run. Its folder, `run-TIME-ID` or `offline-run-TIME-ID`, has a transaction log, which
+`wandb sync` reads. A log has LevelDB's format: blocks of 32 KiB with fragments of protobuf messages, each with a
+checksum, a length and a kind. The log of a killed process is truncated, and may have no record.
 """
 
 from __future__ import annotations
@@ -18,70 +18,70 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2 as protocol
 
-from visual_transformers.loggers.records import Moment, moment
+from visual_transformers.loggers.records import RecordKey, record_key
 
 HEADER = struct.Struct("<4sHB")
-"""Of a log: b":W&B", a magic number, a version."""
+"""Header of a log: b":W&B", a magic number, a version."""
 FRAGMENT = struct.Struct("<IHB")
-"""Of a fragment: checksum, length, kind."""
+"""Header of a fragment: checksum, length, kind."""
 BLOCK = 32 * 1024
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def logged(folder: Path, run_id: str, on_server: int | None) -> set[Moment]:
-    """The moments whose records are in W&B already, or will be when the sessions in `folder` are synced.
+def find_logged(folder: Path, run_id: str, on_server: int | None) -> set[RecordKey]:
+    """Return the keys of the records that W&B has, or will have when the sessions in `folder` are synced.
 
     Args:
         folder: `wandb/` of a run.
-        run_id: of the run.
-        on_server: how many rows the server has of the run. What an online session sent after those is lost, and its
-            row numbers are given again. None if nobody can ask the server; then they count as sent.
+        run_id: W&B's id of the run.
+        on_server: number of the run's rows on the server. Later rows of an online session are lost, and their numbers
+            are used again. None if the server cannot be asked; then all of them count as sent.
     """
-    kept: set[Moment] = set()
-    sent: dict[int, Moment] = {}
-    for path in sorted(logs(folder, run_id), key=lambda path: path.parent.name.removeprefix("offline-")):
+    kept: set[RecordKey] = set()
+    sent: dict[int, RecordKey] = {}
+    for path in sorted(list_logs(folder, run_id), key=lambda path: path.parent.name.removeprefix("offline-")):
         offline = path.parent.name.startswith("offline-")
-        for row in rows(path):
+        for row in read_rows(path):
             if offline:
-                kept.add(moment(row))
+                kept.add(record_key(row))
             else:
-                sent[row["_step"]] = moment(row)
-    return kept | {found for number, found in sent.items() if on_server is None or number < on_server}
+                sent[row["_step"]] = record_key(row)
+    return kept | {key for number, key in sent.items() if on_server is None or number < on_server}
 
 
-def logs(folder: Path, run_id: str = "*") -> Iterator[Path]:
-    """The transaction logs of a run's sessions, or of all; not that of the link `latest-run`, which is one of them."""
+def list_logs(folder: Path, run_id: str = "*") -> Iterator[Path]:
+    """List the logs of a run's sessions, or of all runs; the link `latest-run` is left out."""
     return folder.glob(f"*run-*-{run_id}/run-{run_id}.wandb")
 
 
 def remove_empty(folder: Path) -> None:
-    """Take away sessions whose process died before anything was written: one of them makes `wandb sync` fail."""
-    for path in list(logs(folder)):
-        if next(messages(path), None) is None:
+    """Remove sessions that were killed before they wrote a message: one of them makes `wandb sync` fail."""
+    for path in list(list_logs(folder)):
+        if next(read_messages(path), None) is None:
             shutil.rmtree(path.parent)
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of the history in a log, each with its number as `_step`."""
-    for message in messages(path):
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the history in a log, each with its number as `_step`."""
+    for message in read_messages(path):
         if message.WhichOneof("record_type") == "history":
             items = {item.key or ".".join(item.nested_key): item.value_json for item in message.history.item}
             yield {key: json.loads(value) for key, value in items.items()} | {"_step": message.history.step.num}
 
 
-def messages(path: Path) -> Iterator[Any]:
-    """The messages of a log, up to where it is torn."""
-    parts = b""
-    for kind, data in _fragments(path.read_bytes()):
-        parts = data if kind in (WHOLE, FIRST) else parts + data
+def read_messages(path: Path) -> Iterator[Any]:
+    """Yield the messages of a log, up to the first damaged one."""
+    message = b""
+    for kind, data in _read_fragments(path.read_bytes()):
+        message = data if kind in (WHOLE, FIRST) else message + data
         if kind in (WHOLE, LAST):
             try:
-                yield protocol.Record.FromString(parts)  # type: ignore[attr-defined]  # made when it is imported
+                yield protocol.Record.FromString(message)  # type: ignore[attr-defined]  # made at import
             except DecodeError:
                 return
 
 
-def _fragments(log: bytes) -> Iterator[tuple[int, bytes]]:
+def _read_fragments(log: bytes) -> Iterator[tuple[int, bytes]]:
     position = HEADER.size
     while position + FRAGMENT.size <= len(log):
         if (left := BLOCK - position % BLOCK) < FRAGMENT.size:

@@ -1,4 +1,4 @@
-"""One thing after another in a thread of its own, so that a training waits for none of them."""
+"""Worker thread that runs tasks one after another, so that training waits for none of them."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 
+MAX_ERROR_LENGTH = 240
 
-class Background:
-    """Does tasks in order. The first error is said, and further ones are not: the work goes on as if there were none.
 
-    The thread is a daemon: a process ends without waiting for a task that hangs.
+class BackgroundWorker:
+    """Runs tasks in order. The first error is printed, further ones are not, and the tasks after it still run.
+
+    The thread is a daemon: the process ends without waiting for a task that hangs.
 
     Args:
-        name: of whom to speak in messages.
+        name: of the service, for messages.
     """
 
     def __init__(self, name: str):
         self.name = name
         self.tasks: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self.said = False
+        self.has_failed = False
         self.thread = Thread(target=self._work, name=name, daemon=True)
         self.thread.start()
 
-    def do(self, task: Callable[[], object]) -> None:
-        """Let a task be done after those before it; returns at once."""
+    def submit(self, task: Callable[[], object]) -> None:
+        """Queue a task; returns at once."""
         self.tasks.put(task)
 
-    def close(self, seconds: float) -> bool:
-        """Wait for all tasks, but not longer than `seconds`; whether they were done by then."""
+    def close(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for all tasks; return True if they are done."""
         self.tasks.put(None)
-        self.thread.join(seconds)
+        self.thread.join(timeout)
         return not self.thread.is_alive()
 
     def _work(self) -> None:
@@ -40,17 +42,11 @@ class Background:
             try:
                 task()
             except Exception as error:
-                self._say(error)
-
-    def _say(self, error: Exception) -> None:
-        if not self.said:
-            self.said = True
-            print(f"note: {self.name} failed ({in_a_line(error)}); the run goes on", file=sys.stderr)
+                if not self.has_failed:
+                    self.has_failed = True
+                    print(f"note: {self.name} failed ({summarize_error(error)}); the run goes on", file=sys.stderr)
 
 
-def in_a_line(error: Exception) -> str:
-    """The kind and the message of an error, shortened."""
-    return textwrap.shorten(f"{type(error).__name__}: {error}", LONGEST)
-
-
-LONGEST = 240
+def summarize_error(error: Exception) -> str:
+    """Return the type and the shortened message of an error."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", MAX_ERROR_LENGTH)

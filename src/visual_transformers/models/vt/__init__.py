@@ -1,1 +1,1 @@
-"""Tokenizers, transformer and projector (section 3 of the paper)."""
+"""Visual token modules: tokenizers, transformer and projector (section 3 of the paper)."""

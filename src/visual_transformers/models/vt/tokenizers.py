@@ -1,68 +1,44 @@
-"""From pixels to visual tokens: the tokenizers of section 3.1 of the paper and of its ablations (table 3).
+"""Tokenizers, from pixels to visual tokens: section 3.1 of the paper and its ablations (table 3).
 
-Shapes: X is (B, HW, C), a feature map with its pixels in a row, of size (H, W); T is (B, L, C_T), the visual tokens.
-The 1x1 convolutions run over the L tokens instead of the HW pixels, for (W X) A^T = W (X A^T): same weights, same
-function. `reassociate=False` computes the equations as they are written.
+Shapes: X is (B, HW, C), the flattened pixels of a feature map of size (H, W); T is (B, L, C_T), the visual tokens.
+By default 1x1 convolutions are applied to the L tokens instead of the HW pixels, because (W X) A^T = W (X A^T): same
+weights, same function, less work. `reassociate=False` computes the equations literally.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visual_transformers.models.vt.layers import PointwiseConv, softmax
+from visual_transformers.models.vt.layers import PointwiseConv, VTDesign, softmax
 
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizerOptions:
-    """What every tokenizer can have.
-
-    Args:
-        groups: of the convolutions on pixels.
-        pixel_convs: whether there are convolutions on pixels (value, and key where there is one); the reference
-            implementation has none.
-        norm: whether a LayerNorm follows the projections to tokens.
-        scale_logits: whether attention logits are divided by sqrt(C), as the reference implementation does; the
-            paper's equations do not.
-        reassociate: whether to pool first and convolve then.
-    """
-
-    groups: int = 1
-    pixel_convs: bool = True
-    norm: bool = False
-    scale_logits: bool = True
-    reassociate: bool = True
-
-
-DEFAULTS = TokenizerOptions()
-
-
 class Tokenizer(nn.Module):
-    """What all tokenizers share: pool the C channels of the pixels under their attention, then embed them as tokens.
+    """Base of all tokenizers: pool the C channels of the pixels with an attention A, then embed them as tokens.
 
-    T = A^T (X W_V) W_E, where W_V is a grouped convolution on pixels and W_E raises C to C_T.
+    T = A^T (X W_V) W_E, where W_V is a grouped convolution on pixels and W_E maps C to C_T channels.
     """
 
-    def __init__(self, channels: int, token_channels: int, options: TokenizerOptions):
+    def __init__(self, design: VTDesign, channels: int):
         super().__init__()
-        self.reassociate = options.reassociate
-        self.scale = math.sqrt(channels) if options.scale_logits else 1.0
-        self.value = PointwiseConv(channels, channels, options.groups) if options.pixel_convs else None
-        self.embed = PointwiseConv(channels, token_channels, norm=options.norm)
+        self.reassociate = design.reassociate
+        self.scale = math.sqrt(channels) if design.scale_logits else 1.0
+        groups = design.count_groups(channels)
+        self.value = PointwiseConv(channels, channels, groups) if design.pixel_convs else None
+        self.embed = design.build_conv(channels, design.token_channels)
 
     @abstractmethod
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
-        """How much each token looks at each pixel: (B, HW, C) -> (B, HW, L), summing to 1 over the pixels."""
+        """Attention (B, HW, L) of each token to pixels (B, HW, C); sums to 1 over the pixels."""
 
     def forward(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
-        """Pixels (B, HW, C) of a map of `size`, and the tokens of the module before -> tokens (B, L, C_T)."""
+        """Pixels (B, HW, C) of a map of `size`, and the tokens of the previous module -> tokens (B, L, C_T)."""
         attention = self.attention(pixels, size, tokens).transpose(1, 2)
         if self.reassociate:
             pooled = attention @ pixels
@@ -73,55 +49,53 @@ class Tokenizer(nn.Module):
 
 
 class FilterTokenizer(Tokenizer):
-    """Filter-based tokenizer (equation 1): each token has its own fixed filter, a column of W_A.
+    """Filter-based tokenizer (equation 1): each token has its own filter, a column of W_A.
 
-    A = softmax_HW(X W_A / s), where s is sqrt(C) with `scale_logits`.
+    A = softmax_HW(X W_A / s), where s is sqrt(C) with `scale_logits`, else 1.
     """
 
-    def __init__(self, channels: int, tokens: int, token_channels: int, options: TokenizerOptions = DEFAULTS):
-        super().__init__(channels, token_channels, options)
-        self.filters = PointwiseConv(channels, tokens)
+    def __init__(self, design: VTDesign, channels: int):
+        super().__init__(design, channels)
+        self.filters = PointwiseConv(channels, design.tokens)
 
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
-        """By the filters alone."""
+        """Attention from the filters; ignores the tokens of the previous module."""
         return softmax(self.filters(pixels) / self.scale, dim=1)
 
 
 class RecurrentTokenizer(Tokenizer):
-    """Recurrent tokenizer (equation 2): the tokens of the module before decide where to look.
+    """Recurrent tokenizer (equation 2): the tokens of the previous module are turned into filters.
 
-    W_R = T_in W_{T->R}; A = softmax_HW(X W_K W_R^T / s), where s is sqrt(C) with `scale_logits`.
+    W_R = T_in W_{T->R}; A = softmax_HW(X W_K W_R^T / s), where s is sqrt(C) with `scale_logits`, else 1.
     """
 
-    def __init__(self, channels: int, token_channels: int, options: TokenizerOptions = DEFAULTS):
-        super().__init__(channels, token_channels, options)
-        self.token_to_filter = PointwiseConv(token_channels, channels, norm=options.norm)
-        self.key = PointwiseConv(channels, channels, options.groups) if options.pixel_convs else None
+    def __init__(self, design: VTDesign, channels: int):
+        super().__init__(design, channels)
+        self.token_to_filter = design.build_conv(design.token_channels, channels)
+        groups = design.count_groups(channels)
+        self.key = PointwiseConv(channels, channels, groups) if design.pixel_convs else None
 
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
-        """By filters made of the tokens (B, L, C_T) of the module before."""
+        """Attention from the tokens (B, L, C_T) of the previous module."""
         assert tokens is not None
         filters = self.token_to_filter(tokens)
         if self.key is not None and self.reassociate:
-            filters = self.key.transposed(filters)  # (X W_K) W_R^T = X (W_R W_K^T)^T
+            filters = self.key.convolve_transposed(filters)  # (X W_K) W_R^T = X (W_R W_K^T)^T
         elif self.key is not None:
             pixels = self.key(pixels)
         return softmax(pixels @ filters.transpose(1, 2) / self.scale, dim=1)
 
 
 class GridTokenizer(Tokenizer):
-    """Base of the ablation's tokenizers, whose tokens start from a grid of cells over the image.
+    """Base of the ablation's tokenizers, which start from a grid of L = r x c cells, as square as L allows."""
 
-    L tokens make the most square grid of r x c = L cells: 16 are 4 x 4, 32 are 4 x 8.
-    """
-
-    def __init__(self, channels: int, tokens: int, token_channels: int, options: TokenizerOptions = DEFAULTS):
-        super().__init__(channels, token_channels, options)
-        rows = max(r for r in range(1, math.isqrt(tokens) + 1) if tokens % r == 0)
-        self.grid = (rows, tokens // rows)
+    def __init__(self, design: VTDesign, channels: int):
+        super().__init__(design, channels)
+        rows = max(r for r in range(1, math.isqrt(design.tokens) + 1) if design.tokens % r == 0)
+        self.grid = (rows, design.tokens // rows)
 
     def cells(self, pixels: Tensor, size: Size) -> Tensor:
-        """Weights (HW, L) with which bilinear interpolation to the grid takes each pixel."""
+        """Weights (HW, L) of the pixels in a bilinear interpolation to the grid."""
         exact = torch.promote_types(pixels.dtype, torch.float32)
         eyes = (torch.eye(n, device=pixels.device, dtype=exact)[:, None] for n in size)
         rows, columns = (
@@ -132,29 +106,29 @@ class GridTokenizer(Tokenizer):
 
 
 class PoolingTokenizer(GridTokenizer):
-    """Pooling tokenizer (ablation): the feature map resized bilinearly to L cells."""
+    """Pooling tokenizer (ablation): the feature map, resized bilinearly to L cells."""
 
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
-        """The same for every image."""
+        """Attention that is the same for every image."""
         return self.cells(pixels, size).expand(pixels.shape[0], -1, -1)
 
 
 class ClusteringTokenizer(GridTokenizer):
-    """Clustering tokenizer (ablation): filters are the image's own k-means centroids, W_A = kmeans(X).
+    """Clustering tokenizer (ablation): the filters are the image's k-means centroids, W_A = kmeans(X).
 
-    Pixels and centroids are L2-normalised; the centroids start from the feature map resized to L cells, and are
-    normalised anew after each Lloyd step. No gradient runs through them. A = softmax_HW(X W_A).
+    Pixels and centroids are L2-normalised. The centroids start from the feature map resized to L cells and are
+    normalised after each Lloyd step; they have no gradient. A = softmax_HW(X W_A).
     """
 
     steps = 10
 
     def attention(self, pixels: Tensor, size: Size, tokens: Tensor | None = None) -> Tensor:
-        """By the image's centroids."""
+        """Attention from the centroids of the image."""
         return softmax(pixels @ self.centroids(pixels, size).transpose(1, 2), dim=1)
 
     @torch.no_grad()
     def centroids(self, pixels: Tensor, size: Size) -> Tensor:
-        """Unit vectors (B, L, C); a cluster that loses all its pixels keeps its centroid."""
+        """Compute the centroids, unit vectors (B, L, C); a cluster that loses all its pixels keeps its centroid."""
         points = F.normalize(pixels, dim=2)
         centroids = F.normalize(self.cells(pixels, size).T @ pixels, dim=2)
         for _ in range(self.steps):

@@ -1,4 +1,4 @@
-"""Tokens to tokens: the transformer of section 3.2 of the paper, and the graph convolution of its ablation."""
+"""Modules from tokens to tokens: the transformer of section 3.2 of the paper, and the graph convolution (ablation)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from visual_transformers.models.vt.layers import PointwiseConv, softmax
+from visual_transformers.models.vt.layers import PointwiseConv, VTDesign, softmax
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -22,72 +22,53 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def check_heads(heads: int, channels: int, whose: str) -> None:
-    """See that so many heads can share the channels.
+def check_heads(heads: int, channels: int, owner: str) -> None:
+    """Check that the heads divide the channels of `owner`, which is named in the message.
 
     Raises:
-        ValueError: if they do not divide them, with the next numbers below and above that do.
+        ValueError: if they do not; the message names the nearest numbers that do.
     """
     if heads >= 1 and channels % heads == 0:
         return
     divisors = [number for number in range(1, channels + 1) if channels % number == 0]
     near = [*[d for d in divisors if d < heads][-1:], *[d for d in divisors if d > heads][:1]]
     raise ValueError(
-        f"heads={heads} do not divide the {channels} channels of {whose}; choose {' or '.join(map(str, near))}"
+        f"heads={heads} do not divide the {channels} channels of {owner}; choose {' or '.join(map(str, near))}"
     )
 
 
 class TokenTransformer(nn.Module):
     """Transformer over the tokens (equations 3 and 4).
 
-    T' = T + softmax_L((T K)(T Q)^T / s) T V, where s is sqrt(C_T / 2 / heads) with `scale_logits`, and
-    T_out = T' + relu(T' F_1) F_2.
-
-    Args:
-        token_channels: channels C_T of a token.
-        groups: of the key, query and value convolutions.
-        heads: of the attention.
-        pre_norm: whether a LayerNorm stands before each residual branch.
-        post_norm: whether a LayerNorm follows each convolution.
-        scale_logits: whether attention logits are divided by the root of their channels; not so in the paper.
-        drop: chance that a residual branch is dropped for an image in training.
+    T' = T + softmax_L((T K)(T Q)^T / s) T V, where s is sqrt(C_T / 2 / heads) with `scale_logits`, else 1, and
+    T_out = T' + relu(T' F_1) F_2. `drop` is the probability of dropping a residual branch for an image in training.
 
     Raises:
-        ValueError: if the heads do not divide the keys' channels.
+        ValueError: if the heads do not divide the channels of the keys.
     """
 
-    def __init__(
-        self,
-        token_channels: int,
-        groups: int = 1,
-        *,
-        heads: int = 1,
-        pre_norm: bool = False,
-        post_norm: bool = False,
-        scale_logits: bool = True,
-        drop: float = 0.0,
-    ):
+    def __init__(self, design: VTDesign, drop: float = 0.0):
         super().__init__()
-        half = token_channels // 2
-        check_heads(heads, half, "the transformer's keys (half of token_channels)")
-        self.heads = heads
-        self.scale = math.sqrt(half // heads) if scale_logits else 1.0
-        self.key = PointwiseConv(token_channels, half, groups, norm=post_norm)
-        self.query = PointwiseConv(token_channels, half, groups, norm=post_norm)
-        self.value = PointwiseConv(token_channels, token_channels, groups, norm=post_norm)
-        self.feed_1 = PointwiseConv(token_channels, token_channels, norm=post_norm)
-        self.feed_2 = PointwiseConv(token_channels, token_channels, norm=post_norm)
-        self.norm_1 = nn.LayerNorm(token_channels) if pre_norm else nn.Identity()
-        self.norm_2 = nn.LayerNorm(token_channels) if pre_norm else nn.Identity()
+        channels, half = design.token_channels, design.token_channels // 2
+        check_heads(design.heads, half, "the transformer's keys (half of token_channels)")
+        self.heads = design.heads
+        self.scale = math.sqrt(half // design.heads) if design.scale_logits else 1.0
+        self.key = design.build_conv(channels, half, design.token_groups)
+        self.query = design.build_conv(channels, half, design.token_groups)
+        self.value = design.build_conv(channels, channels, design.token_groups)
+        self.feed_1 = design.build_conv(channels, channels)
+        self.feed_2 = design.build_conv(channels, channels)
+        self.norm_1 = design.build_norm()
+        self.norm_2 = design.build_norm()
         self.drop = StochasticDepth(drop, "row")
 
     @property
     def last_convs(self) -> list[PointwiseConv]:
-        """The last convolution of each residual branch."""
+        """Last convolution of each residual branch."""
         return [self.value, self.feed_2]
 
     def attention(self, tokens: Tensor) -> Tensor:
-        """How much each token (dim 2) takes from each other token (dim 3, summing to 1): (B, heads, L, L)."""
+        """Attention (B, heads, L, L) of each token (dim 2) to the tokens (dim 3); sums to 1 over dim 3."""
         return self._attention(self.norm_1(tokens))
 
     def _attention(self, tokens: Tensor) -> Tensor:
@@ -102,31 +83,23 @@ class TokenTransformer(nn.Module):
 
 
 class GraphConvolution(nn.Module):
-    """Graph convolution over the tokens (ablation), as Chen et al. 2019 (GloRe) define it: T_out = T + relu(T + A T) W.
+    """Graph convolution over the tokens (ablation; GloRe, Chen et al. 2019): T_out = T + relu(T + A T) W.
 
-    The adjacency A (L, L) is learned and the same for every image, so the number of tokens is fixed.
-
-    Args:
-        tokens: number of tokens L.
-        token_channels: channels C_T of a token.
-        pre_norm: whether a LayerNorm stands before the residual branch.
-        post_norm: whether a LayerNorm follows the convolution W.
-        drop: chance that the residual branch is dropped for an image in training.
+    The adjacency A (L, L) is learned and shared by all images, so the number of tokens is fixed. `drop` is the
+    probability of dropping the residual branch for an image in training.
     """
 
-    def __init__(
-        self, tokens: int, token_channels: int, *, pre_norm: bool = False, post_norm: bool = False, drop: float = 0.0
-    ):
+    def __init__(self, design: VTDesign, tokens: int, drop: float = 0.0):
         super().__init__()
         self.adjacency = nn.Parameter(torch.empty(tokens, tokens))
         nn.init.kaiming_uniform_(self.adjacency, a=math.sqrt(5))
-        self.weight = PointwiseConv(token_channels, token_channels, norm=post_norm)
-        self.norm = nn.LayerNorm(token_channels) if pre_norm else nn.Identity()
+        self.weight = design.build_conv(design.token_channels, design.token_channels)
+        self.norm = design.build_norm()
         self.drop = StochasticDepth(drop, "row")
 
     @property
     def last_convs(self) -> list[PointwiseConv]:
-        """The last convolution of the residual branch."""
+        """Last convolution of the residual branch."""
         return [self.weight]
 
     def forward(self, tokens: Tensor) -> Tensor:

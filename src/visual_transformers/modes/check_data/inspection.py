@@ -1,4 +1,4 @@
-"""What is wrong with a sample, or only peculiar: a stricter look at its files than training takes."""
+"""Inspection of a sample: faults and peculiarities, found by a stricter reading of its files than that of training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from PIL import Image
 
 from visual_transformers.data.datamodule import Samples
 from visual_transformers.data.dataset import FileSamples
-from visual_transformers.data.io.files import content
+from visual_transformers.data.io.files import open_image, read_file
 from visual_transformers.data.io.images import EncodedImage
-from visual_transformers.data.io.reading import Note, Reading, mode_notes, to_upright
+from visual_transformers.data.io.reading import Note, Reading, notes_of_mode, turn_upright
 from visual_transformers.errors import BadFileError
 
 BAD_IMAGE = "image cannot be used"
@@ -27,9 +27,10 @@ DIGEST_BYTES = 16
 
 
 class Fault(NamedTuple):
-    """Why a sample cannot be used: one of the three kinds above, its image, the file at fault, and what is wrong.
+    """Reason why a sample cannot be used.
 
-    The image is what to leave out, for a file of masks may serve many images.
+    `kind` is one of the constants above, `file` is at fault, and `image` is to be excluded: a file of masks may belong
+    to many images.
     """
 
     kind: str
@@ -39,16 +40,16 @@ class Fault(NamedTuple):
 
 
 @dataclass
-class Inspected:
-    """What was found of one sample.
+class Inspection:
+    """Result of the inspection of a sample.
 
     Args:
-        image: its image file, or nothing if it has none.
-        faults: why it cannot be used; empty if it can.
-        notes: what is peculiar about its image.
-        digest: a hash of the image file's bytes, or of the pixels of an image that is no file.
-        picture: the image in RGB, at its own size.
-        target: its class, or the classes of its pixels (H, W).
+        image: its image file; empty if it has none.
+        faults: reasons why it cannot be used.
+        notes: peculiarities of its image.
+        digest: hash of the image file's bytes, or of the pixels of an image without a file.
+        picture: image in RGB at its own size.
+        target: class index, or class indices of the pixels (H, W).
     """
 
     image: str = ""
@@ -59,80 +60,76 @@ class Inspected:
     target: int | NDArray[np.uint8] | None = None
 
     @contextmanager
-    def blaming(self, kind: str, file: str) -> Iterator[None]:
-        """Keep what goes wrong inside as a fault of the file.
+    def collect_fault(self, kind: str, file: str) -> Iterator[None]:
+        """Record an error in the context as a fault of a file.
 
-        Decoders meet damage with exceptions of any class, and none of them may end the walk.
+        Decoders raise exceptions of any class for a damaged file, and none of them may end the inspection.
         """
         try:
             yield
         except BadFileError as error:
-            self._blame(kind, error.path, error.args[1])
+            self._add_fault(kind, error.path, error.args[1])
         except Exception as error:
-            self._blame(kind, file, f"cannot be read ({type(error).__name__}: {error}); replace or remove the file")
+            self._add_fault(kind, file, f"cannot be read ({type(error).__name__}: {error}); replace or remove the file")
 
-    def _blame(self, kind: str, file: str, problem: str) -> None:
+    def _add_fault(self, kind: str, file: str, problem: str) -> None:
         self.faults.append(Fault(kind, self.image, file, problem))
         self.notes |= Note.UNUSABLE
 
 
-def inspect(samples: Samples, index: int) -> Inspected:
-    """Look at one sample: all of its files, whatever is wrong with one of them."""
+def inspect_sample(samples: Samples, index: int) -> Inspection:
+    """Inspect all files of a sample, even if one of them is damaged."""
     if isinstance(samples, FileSamples):
         return _inspect_files(samples, index)
     image, target = samples[index]
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     label = target if isinstance(target, int) else target.numpy()
-    return Inspected(digest=digest(picture.tobytes()), picture=picture, target=label)
+    return Inspection(digest=hash_bytes(picture.tobytes()), picture=picture, target=label)
 
 
-def _inspect_files(samples: FileSamples, index: int) -> Inspected:
-    """Read image and target, each whether or not the other can be read, then compare them."""
-    found = Inspected(str(samples.images[index]))
-    with found.blaming(BAD_IMAGE, found.image):
-        encoded = content(found.image)
-        found.digest = digest(encoded)
+def _inspect_files(samples: FileSamples, index: int) -> Inspection:
+    found = Inspection(str(samples.images[index]))
+    with found.collect_fault(BAD_IMAGE, found.image):
+        encoded = read_file(found.image)
+        found.digest = hash_bytes(encoded)
         image = EncodedImage(found.image, samples.reading, encoded)
-        picture, notes = strictly_decoded(encoded, found.image, samples.reading)
-        found.picture = Image.fromarray(np.ascontiguousarray(to_upright(np.asarray(picture), image.orientation)))
+        picture, notes = decode_strictly(encoded, found.image, samples.reading)
+        found.picture = Image.fromarray(np.ascontiguousarray(turn_upright(np.asarray(picture), image.orientation)))
         found.notes |= notes | image.notes
-    with found.blaming(BAD_MASK, samples.origins(index)[-1]):
+    with found.collect_fault(BAD_MASK, samples.origins(index)[-1]):
         found.target = samples.target(index)
         if found.picture:
             samples.check_size(index, found.target, image)
     return found
 
 
-def digest(data: bytes) -> bytes:
-    """A hash that no two different files of a data set share."""
+def hash_bytes(data: bytes) -> bytes:
+    """Return a hash that differs for different files."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def strictly_decoded(encoded: bytes, path: str, reading: Reading) -> tuple[Image.Image, Note]:
-    """The RGB pixels of an image as they are stored, from its file's bytes, and what is peculiar about it.
+def decode_strictly(encoded: bytes, path: str, reading: Reading) -> tuple[Image.Image, Note]:
+    """Decode an image file to RGB pixels as they are stored, with notes; refuse a JPEG file that libjpeg warns of.
 
-    libjpeg reads on where a JPEG file is damaged, paints something grey or shifted, and warns; Pillow passes over that.
-
-    Raises:
-        BadFileError: if it is truncated or damaged, be it by a warning alone, or cannot be used otherwise.
+    libjpeg fills damaged parts of a JPEG file with grey or shifted pixels and warns; Pillow ignores the warning.
     """
-    image, warning = reading.opened(encoded, path), None
-    if image.format in ("JPEG", "MPO") and _known_to_simplejpeg(encoded):
+    image, warning = open_image(encoded, path, reading.max_megapixels), None
+    if image.format in ("JPEG", "MPO") and _is_known_to_simplejpeg(encoded):
         try:
             pixels = simplejpeg.decode_jpeg(encoded)
         except ValueError as error:
             warning = error
         else:
-            if image.mode != "CMYK":  # whose conversion is Pillow's, as in training
-                return Image.fromarray(pixels), mode_notes(image)
-    found = reading.rgb(encoded, image, path)
+            if image.mode != "CMYK":  # Pillow converts CMYK below, as in training
+                return Image.fromarray(pixels), notes_of_mode(image)
+    decoded = reading.to_rgb(encoded, image, path)
     if warning:
-        raise BadFileError(path, f"is damaged, for libjpeg reads it with a warning ({warning}); replace or remove it")
-    return found
+        raise BadFileError(path, f"is damaged: libjpeg warns ({warning}); replace or remove the file")
+    return decoded
 
 
-def _known_to_simplejpeg(encoded: bytes) -> bool:
-    """Whether it can read such a file at all: it refuses rare kinds of subsampling, which are no damage."""
+def _is_known_to_simplejpeg(encoded: bytes) -> bool:
+    """Return False for rare kinds of subsampling, which simplejpeg refuses although they are no damage."""
     try:
         simplejpeg.decode_jpeg_header(encoded, strict=False)
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""What `mode=check_data` leaves: report.json, the same as Markdown, and a picture of the classes' balance."""
+"""Results of `mode=check_data`: report.json, report.md, and a figure of the class balance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from visual_transformers.data.io.reading import Note
 from visual_transformers.data.normalization import IMAGENET_MEAN, IMAGENET_STD
 from visual_transformers.modes.check_data import plots
 from visual_transformers.modes.check_data.inspection import Fault
-from visual_transformers.modes.check_data.statistics import Findings, equal_images, mean_and_deviation
-from visual_transformers.tables import markdown_table, print_table
+from visual_transformers.modes.check_data.statistics import Statistics, compute_mean_and_std, group_equal_images
+from visual_transformers.runs.run_dir import print_contents
+from visual_transformers.tables import print_table, to_markdown
 
 Report = dict[str, Any]
 NOTES = {
@@ -29,109 +30,108 @@ NOTES = {
     "unreadable EXIF": Note.BAD_EXIF,
 }
 MAX_FILES = 10_000
-"""Files listed with a note in report.json; a data set may be grayscale as a whole."""
+"""Maximum number of files per note in report.json, e.g. of a grayscale data set."""
 MAX_LINES = 50
-"""Lines of each list in report.md."""
+"""Maximum number of lines per list in report.md."""
 
 
 @dataclass
 class Split:
-    """A split and what was found of it; `missing` are faults of images that are not among the samples."""
+    """A split and its statistics; `missing` are the faults of images that are not among the samples."""
 
     name: str
     samples: Samples
-    found: Findings
+    statistics: Statistics
     missing: list[Fault]
 
     @property
     def faults(self) -> list[Fault]:
-        """All of them."""
-        return self.missing + self.found.faults
+        """All faults."""
+        return self.missing + self.statistics.faults
 
-    def file(self, place: int) -> str:
-        """What to call a sample's image."""
+    def name_image(self, index: int) -> str:
+        """Return the file of a sample's image, or the sample's number if it has none."""
         if isinstance(self.samples, FileSamples):
-            return str(self.samples.images[place])
-        return f"{self.name} sample {place}"
+            return str(self.samples.images[index])
+        return f"{self.name} sample {index}"
 
 
-def write(directory: Path, settings: Node, data: DataModule, splits: list[Split]) -> Report:
-    """Leave report.json, report.md and class_balance.png; `settings` are the keys of `data`."""
+def write_report(directory: Path, settings: Node, data: DataModule, splits: list[Split]) -> Report:
+    """Write report.json, report.md and class_balance.png; `settings` are the keys of `data`."""
+    groups = list(group_equal_images([split.statistics for split in splits]))
+    equal = {"across_splits": [g for g in groups if g[0][0] != g[-1][0]]}
+    equal["within_a_split"] = [g for g in groups if g[0][0] == g[-1][0]]
     report: Report = {
         "data": settings,
-        "splits": {split.name: of_split(split, data) for split in splits},
+        "splits": {split.name: summarize_split(split, data) for split in splits},
         "faults": [{"split": split.name, **fault._asdict()} for split in splits for fault in split.faults],
-        "equal_images": dict(zip(("across_splits", "within_a_split"), equal(splits), strict=True)),
+        "equal_images": {
+            kind: [[splits[split].name_image(index) for split, index in group] for group in found]
+            for kind, found in equal.items()
+        },
     }
     atomic.write_text(directory / "report.json", json_text.dumps(report, indent=2) + "\n")
-    atomic.write_text(directory / "report.md", printable(markdown(report)))
+    atomic.write_text(directory / "report.md", format_markdown(report))
     unit = "pixels" if data.task == "segmentation" else "images"
-    balance = {split.name: split.found.targets[:-1] for split in splits}
-    plots.class_balance(directory / "class_balance.png", data.classes, balance, unit)
+    balance = {split.name: split.statistics.target_counts[:-1] for split in splits}
+    plots.draw_class_balance(directory / "class_balance.png", data.classes, balance, unit)
     return report
 
 
-def of_split(split: Split, data: DataModule) -> Report:
-    """Counts, statistics and notes of a split; pixels' values are 0 to 1, counts are of samples that can be used."""
-    found, segmentation = split.found, data.task == "segmentation"
-    mean, deviation = mean_and_deviation(found.values)
-    counts = zip(data.classes, found.images.tolist(), found.targets.tolist(), strict=False)
+def summarize_split(split: Split, data: DataModule) -> Report:
+    """Return counts and statistics of the usable samples of a split, pixel values scaled to 0 to 1, and all notes."""
+    found, segmentation = split.statistics, data.task == "segmentation"
+    mean, deviation = compute_mean_and_std(found.histogram)
+    counts = zip(data.classes, found.image_counts.tolist(), found.target_counts.tolist(), strict=False)
+    noted = {name: found.find_noted(note).tolist() for name, note in NOTES.items()}
     return {
         "samples": len(found) + len(split.missing),
-        "usable": found.usable,
+        "usable": len(found) - len(found.find_noted(Note.UNUSABLE)),
         "mean": mean,
         "deviation": deviation,
         "classes": {
             name: {"images": images, "pixels": pixels} if segmentation else {"images": images}
             for name, images, pixels in counts
         },
-        "ignored_pixels": int(found.targets[-1]),
-        "notes": {name: noted(split, note) for name, note in NOTES.items()},
+        "ignored_pixels": int(found.target_counts[-1]),
+        "notes": {
+            name: {"count": len(indices), "files": [split.name_image(index) for index in indices[:MAX_FILES]]}
+            for name, indices in noted.items()
+        },
     }
 
 
-def noted(split: Split, note: Note) -> Report:
-    """How many images have a note, and which."""
-    places = split.found.noted(note)
-    return {"count": len(places), "files": [split.file(int(place)) for place in places[:MAX_FILES]]}
-
-
-def equal(splits: list[Split]) -> tuple[list[list[str]], list[list[str]]]:
-    """Groups of files with equal content: those that several splits share, and those within one."""
-    across: list[list[str]] = []
-    within: list[list[str]] = []
-    for group in equal_images([split.found for split in splits]):
-        several = len({part for part, _ in group}) > 1
-        (across if several else within).append([splits[part].file(place) for part, place in group])
-    return across, within
-
-
-def markdown(report: Report) -> str:
-    """The whole report as Markdown, long lists cut."""
+def format_markdown(report: Report) -> str:
+    """Format the report as Markdown, with shortened lists."""
+    splits, equal = report["splits"], report["equal_images"]
+    absent = {
+        split: [name for name, counts in found["classes"].items() if not counts["images"]]
+        for split, found in splits.items()
+    }
     parts = [
         f"# {report['data']['_target_'].rsplit('.', 1)[-1]} {report['data'].get('root', '')}".rstrip(),
-        markdown_table(split_rows(report["splits"])),
+        to_markdown(make_split_rows(splits)),
         "## Files that cannot be used",
-        *fault_lists(report["faults"]),
+        *format_faults(report["faults"]),
         "## Equal images in several splits",
-        listed([", ".join(map(code, group)) for group in report["equal_images"]["across_splits"]]),
+        format_list([", ".join(f"`{file}`" for file in group) for group in equal["across_splits"]]),
         "## Equal images within a split",
-        listed([", ".join(map(code, group)) for group in report["equal_images"]["within_a_split"]]),
-        *(part for name in NOTES for part in (f"## {name[0].upper()}{name[1:]}", note_list(report["splits"], name))),
+        format_list([", ".join(f"`{file}`" for file in group) for group in equal["within_a_split"]]),
+        *(part for name in NOTES for part in (f"## {name[0].upper()}{name[1:]}", format_noted(splits, name))),
         "## Mean and deviation of the pixels",
-        "Of all pixels of the usable images at their own size, 0 to 1, for red, green and blue. The suite normalises "
+        "Of all pixels of the usable images at their own size, 0 to 1, for red, green and blue. Images are normalized "
         "with ImageNet's, which pretrained weights expect.",
-        markdown_table(pixel_rows(report["splits"])),
+        to_markdown(make_pixel_rows(splits)),
         "## Class balance",
         "![Class balance](class_balance.png)",
-        *absent(report["splits"]),
-        markdown_table(class_rows(report["splits"])),
+        *(f"In no image of {split}: {', '.join(names)}." for split, names in absent.items() if names),
+        to_markdown(make_class_rows(splits)),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def split_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
-    """A row a split: how many samples, how many of them are bad or peculiar."""
+def make_split_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
+    """Return a row per split: the numbers of samples, of unusable ones, and of those with each note."""
     return [
         {"split": name, "samples": f"{split['samples']:,}", "cannot be used": f"{split['samples'] - split['usable']:,}"}
         | {note: f"{found['count']:,}" for note, found in split["notes"].items()}
@@ -139,22 +139,18 @@ def split_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
     ]
 
 
-def pixel_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
-    """A row a split, and ImageNet's own."""
-    found = {name: (split["mean"], split["deviation"]) for name, split in splits.items()}
-    found["ImageNet"] = [*IMAGENET_MEAN], [*IMAGENET_STD]
+def make_pixel_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
+    """Return a row per split, and one for ImageNet: mean and standard deviation of the channels."""
+    values = {name: {key: split[key] for key in ("mean", "deviation")} for name, split in splits.items()}
+    values["ImageNet"] = {"mean": IMAGENET_MEAN, "deviation": IMAGENET_STD}
     return [
-        {"split": name}
-        | {
-            what: ", ".join(f"{value:.4f}" for value in values)
-            for what, values in zip(("mean", "deviation"), both, strict=True)
-        }
-        for name, both in found.items()
+        {"split": name} | {key: ", ".join(f"{value:.4f}" for value in channels) for key, channels in found.items()}
+        for name, found in values.items()
     ]
 
 
-def class_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
-    """A row a class: the images that show it and its share of the labelled pixels, or its images and their share."""
+def make_class_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
+    """Return a row per class: the number of its images, and its share of the images or labelled pixels."""
     rows: dict[str, dict[str, str]] = {}
     for split, found in splits.items():
         unit = "pixels" if any("pixels" in counts for counts in found["classes"].values()) else "images"
@@ -166,52 +162,33 @@ def class_rows(splits: dict[str, Report]) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def absent(splits: dict[str, Report]) -> list[str]:
-    """A sentence for each split that lacks classes."""
-    lacking = {
-        split: [name for name, counts in found["classes"].items() if not counts["images"]]
-        for split, found in splits.items()
-    }
-    return [f"In no image of {split}: {', '.join(names)}." for split, names in lacking.items() if names]
-
-
-def fault_lists(faults: list[dict[str, str]]) -> list[str]:
-    """A list of files for each kind of fault."""
+def format_faults(faults: list[dict[str, str]]) -> list[str]:
+    """Format a list of files for each kind of fault."""
     kinds = Counter(fault["kind"] for fault in faults)
     parts = [] if kinds else ["none"]
     for kind, count in kinds.items():
-        lines = [f"{code(fault['file'])}: {fault['problem']}" for fault in faults if fault["kind"] == kind]
-        parts += [f"### {kind}: {count:,}", listed(lines)]
+        lines = [f"`{fault['file']}`: {fault['problem']}" for fault in faults if fault["kind"] == kind]
+        parts += [f"### {kind}: {count:,}", format_list(lines)]
     return parts
 
 
-def note_list(splits: dict[str, Report], name: str) -> str:
-    """The files of all splits with a note."""
+def format_noted(splits: dict[str, Report], name: str) -> str:
+    """Format a list of the files of all splits with a note."""
     noted = [split["notes"][name] for split in splits.values()]
-    return listed([code(file) for found in noted for file in found["files"]], sum(found["count"] for found in noted))
+    return format_list([f"`{file}`" for found in noted for file in found["files"]], sum(n["count"] for n in noted))
 
 
-def listed(lines: list[str], count: int | None = None) -> str:
-    """A Markdown list of the first lines of `count`, and how many are left out."""
+def format_list(lines: list[str], count: int | None = None) -> str:
+    """Format the first lines as a Markdown list, with the number of those left out of `count`."""
     more = (len(lines) if count is None else count) - min(len(lines), MAX_LINES)
     shown = [f"- {' '.join(line.split())}" for line in lines[:MAX_LINES]]
     return "\n".join([*shown, *([f"- and {more:,} more, see report.json"] if more else [])]) or "none"
 
 
-def code(text: str) -> str:
-    """A file's name as it stands."""
-    return f"`{text}`"
-
-
-def printable(text: str) -> str:
-    """A text whose file names may hold bytes that are no UTF-8: those are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def show(report: Report, directory: Path) -> None:
-    """Print the counts of every split, the statistics of its pixels, and where everything was left."""
-    print_table("", split_rows(report["splits"]))
-    print_table("", pixel_rows(report["splits"]))
-    for where, groups in report["equal_images"].items():
-        print(f"groups of equal images {where.replace('_', ' ')}: {len(groups)}")
-    print(f"left in {directory}: {', '.join(sorted(p.name for p in directory.iterdir() if p.name[0] != '.'))}")
+def print_report(report: Report, directory: Path) -> None:
+    """Print the tables of the splits, the numbers of equal images, and the names of the written files."""
+    print_table("", make_split_rows(report["splits"]))
+    print_table("", make_pixel_rows(report["splits"]))
+    for kind, groups in report["equal_images"].items():
+        print(f"groups of equal images {kind.replace('_', ' ')}: {len(groups)}")
+    print_contents(directory)

@@ -1,4 +1,4 @@
-"""What was found of many samples: faults, and sums from which balance, mean and deviation follow exactly."""
+"""Statistics of many samples: faults, notes, and exact sums for class balance, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_transformers.data.dataset import target_counts
+from visual_transformers.data.dataset import count_targets
 from visual_transformers.data.io.reading import Note
-from visual_transformers.modes.check_data.inspection import DIGEST_BYTES, Fault, Inspected
+from visual_transformers.modes.check_data.inspection import DIGEST_BYTES, Fault, Inspection
 
 
-class Findings:
-    """What was found of `length` samples in their order; samples that cannot be used count in no sum.
+class Statistics:
+    """Statistics of `length` samples, added in their order; unusable samples count in no sum.
 
     Args:
-        length: how many samples will be added.
-        classes: how many classes there are.
+        length: number of samples that will be added.
+        classes: number of classes.
 
     Attributes:
-        faults: why samples cannot be used.
-        notes: a byte of `Note` each.
+        faults: reasons why samples cannot be used.
+        notes: (length,) bytes of `Note`.
         digests: (length, 16) bytes, the hashes of the images.
-        values: (3, 256), how many pixels have each value, by channel.
-        targets: (classes + 1,), images of each class, or pixels; the last for pixels that are ignored.
-        images: (classes,), images of each class, or with a pixel of it.
+        histogram: (3, 256), pixels by channel and value.
+        target_counts: (classes + 1,), images or pixels of each class; the last are ignored pixels.
+        image_counts: (classes,), images of each class, or with a pixel of it.
     """
 
     def __init__(self, length: int, classes: int):
         self.faults: list[Fault] = []
         self.notes = np.zeros(length, np.uint8)
         self.digests = np.zeros((length, DIGEST_BYTES), np.uint8)
-        self.values = np.zeros((3, 256), np.int64)
-        self.targets = np.zeros(classes + 1, np.int64)
-        self.images = np.zeros(classes, np.int64)
+        self.histogram = np.zeros((3, 256), np.int64)
+        self.target_counts = np.zeros(classes + 1, np.int64)
+        self.image_counts = np.zeros(classes, np.int64)
         self._added = 0
 
     def __len__(self) -> int:
         return self._added
 
-    def take(self, sample: Inspected) -> None:
+    def add_sample(self, sample: Inspection) -> None:
         """Add one sample."""
         self.faults += sample.faults
         self.notes[self._added] = sample.notes
@@ -49,38 +49,33 @@ class Findings:
         self._added += 1
         if sample.faults or sample.picture is None or sample.target is None:
             return
-        self.values += np.reshape(sample.picture.histogram(), (3, 256))
-        counts = target_counts(sample.target, len(self.images))
-        self.targets += counts
-        self.images += counts[:-1] > 0
+        self.histogram += np.reshape(sample.picture.histogram(), (3, 256))
+        counts = count_targets(sample.target, len(self.image_counts))
+        self.target_counts += counts
+        self.image_counts += counts[:-1] > 0
 
-    def add(self, other: Findings) -> None:
-        """Add the samples that follow."""
-        place = slice(self._added, self._added + len(other))
-        self.notes[place], self.digests[place] = other.notes, other.digests
+    def merge(self, other: Statistics) -> None:
+        """Add the samples of other statistics."""
+        added = slice(self._added, self._added + len(other))
+        self.notes[added], self.digests[added] = other.notes, other.digests
         self._added += len(other)
         self.faults += other.faults
-        self.values += other.values
-        self.targets += other.targets
-        self.images += other.images
+        self.histogram += other.histogram
+        self.target_counts += other.target_counts
+        self.image_counts += other.image_counts
 
-    def noted(self, note: Note) -> NDArray[np.int64]:
-        """The places of the samples with a note."""
+    def find_noted(self, note: Note) -> NDArray[np.int64]:
+        """Return the indices of the samples with a note."""
         return np.flatnonzero(self.notes & note)
 
-    @property
-    def usable(self) -> int:
-        """How many samples can be used."""
-        return len(self) - len(self.noted(Note.UNUSABLE))
 
+def compute_mean_and_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Compute mean and standard deviation of each channel's pixels, scaled to 0 to 1, from counts (3, 256) by value.
 
-def mean_and_deviation(values: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Of all pixels, for each channel, in 0 to 1 as ImageNet's are given, from counts (3, 256) of their values.
-
-    They come from whole numbers, so that no order of adding changes them; NaN without pixels.
+    The integer arithmetic makes them independent of the order of addition. They are NaN without pixels.
     """
     means, deviations = [], []
-    for counts in values.tolist():
+    for counts in histogram.tolist():
         pixels = sum(counts)
         total = sum(value * count for value, count in enumerate(counts))
         squares = sum(value * value * count for value, count in enumerate(counts))
@@ -89,15 +84,15 @@ def mean_and_deviation(values: NDArray[np.int64]) -> tuple[list[float], list[flo
     return means, deviations
 
 
-def equal_images(parts: list[Findings]) -> Iterator[list[tuple[int, int]]]:
-    """Groups of two or more usable images with equal content: (part, place) of each, in order."""
-    usable = np.concatenate([part.notes & Note.UNUSABLE == 0 for part in parts])
-    part = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[usable]
-    place = np.concatenate([np.arange(len(part)) for part in parts])[usable]
-    keys = np.concatenate([part.digests for part in parts])[usable].view(np.uint64)
-    order = np.lexsort(keys.T)  # it is stable, so that equal ones stay in order
+def group_equal_images(splits: list[Statistics]) -> Iterator[list[tuple[int, int]]]:
+    """Yield groups of two or more usable images with equal content, as (split, index) in order."""
+    usable = np.concatenate([split.notes & Note.UNUSABLE == 0 for split in splits])
+    split = np.repeat(np.arange(len(splits)), [len(split) for split in splits])[usable]
+    index = np.concatenate([np.arange(len(split)) for split in splits])[usable]
+    keys = np.concatenate([split.digests for split in splits])[usable].view(np.uint64)
+    order = np.lexsort(keys.T)  # stable, so that equal images stay in order
     keys = keys[order]
-    begins = 1 + np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1))  # of every group but the first
-    groups = [found for found in np.split(order, begins) if len(found) > 1]
-    for found in sorted(groups, key=lambda group: int(group[0])):
-        yield list(zip(part[found].tolist(), place[found].tolist(), strict=True))
+    starts = 1 + np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1))  # of all groups except the first
+    groups = [group for group in np.split(order, starts) if len(group) > 1]
+    for group in sorted(groups, key=lambda group: int(group[0])):
+        yield list(zip(split[group].tolist(), index[group].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The formats of `mode=export`: what each is made of, how it is written, and how it is loaded to be run."""
+"""Formats of `mode=export`: how each is written, and how it is loaded to be run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import copy
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,139 +19,121 @@ from torch.export import Dim, ExportedProgram
 
 from visual_transformers import __version__, atomic
 from visual_transformers.checkpoints import weights
+from visual_transformers.checkpoints.loading import load_weights
 from visual_transformers.config.adoption import ADOPTED
 from visual_transformers.config.instantiate import build
 from visual_transformers.config.schema import Config
 from visual_transformers.data.normalization import IMAGENET_MEAN, IMAGENET_STD
-from visual_transformers.inference.predictor import Trained
+from visual_transformers.inference.predictor import Predictor
 from visual_transformers.models.resnet import ResNet
 
 Forward = Callable[[Tensor], Tensor]
-"""From images (B, 3, H, W) to logits, as the model itself."""
+"""Function from images (B, 3, H, W) to logits."""
 EXAMPLE_SIZE = 96, 128
-"""Height and width of the image whose prepared size a model is traced at; a segmenter's preparation keeps it."""
+"""Height and width of the example image before it is prepared; a segmenter's preparation keeps them."""
 
 
 @dataclass
-class Sizes:
-    """The sizes of images that an artefact takes.
+class InputSizes:
+    """Image sizes that an artefact takes.
 
     Args:
-        height, width: of the example that the model is traced at.
-        least: least height and width, pixels; None if the artefact takes the example's size alone.
+        minimum: minimum height and width in pixels; None if the artefact takes only the size of the example.
+        shape: of the input; dimensions that vary are given by name.
+        dynamic_shape: names and ranges of the dimensions that vary, for torch.export.
+        compared_shapes: of the batches on which artefacts are compared; the first has the size of the example.
     """
 
-    height: int
-    width: int
-    least: int | None
+    minimum: int | None
+    shape: list[str | int]
+    dynamic_shape: dict[int, Any]
+    compared_shapes: list[tuple[int, int, int, int]]
 
     @classmethod
-    def of(cls, model: nn.Module, prepared: Tensor) -> Sizes:
-        """Any size with at least two pixels on the model's coarsest map, on which the traced operations agree.
+    def from_model(cls, model: nn.Module, prepared: Tensor) -> InputSizes:
+        """Allow all sizes that give the coarsest feature map at least two pixels, where the traced operations agree.
 
-        Where the model names no stride, as those of other libraries, or the prepared image (3, H, W) is smaller, the
-        size of that image alone.
+        The size is fixed for a model without a stride, e.g. of another library, and for a prepared image (3, H, W)
+        that is smaller.
         """
         height, width = prepared.shape[1:]
         stride = model.stage_strides[-1] if isinstance(model, ResNet) else getattr(model, "stride", None)
-        return cls(height, width, None if stride is None or min(height, width) <= stride else stride + 1)
-
-    @property
-    def dynamic(self) -> dict[int, Any]:
-        """Names and ranges of the dimensions that vary, as torch.export asks for them."""
-        batch = {0: Dim("batch", min=1)}
-        if self.least is None:
-            return batch
-        return batch | {2: Dim("height", min=self.least), 3: Dim("width", min=self.least)}
-
-    @property
-    def compared(self) -> list[tuple[int, int, int, int]]:
-        """Shapes of the batches on which an artefact is compared: the example's size, the least height, an odd one."""
-        if self.least is None:
-            return [(1, 3, self.height, self.width), (3, 3, self.height, self.width)]
-        return [
-            (1, 3, self.height, self.width),
-            (2, 3, self.least, 2 * self.least + 5),
-            (3, 3, self.least + 42, self.least + 68),
-        ]
-
-    @property
-    def shape(self) -> list[str | int]:
-        """The shape of the input: numbers where it is fixed, names where it varies."""
-        return ["batch", 3, *((self.height, self.width) if self.least is None else ("height", "width"))]
+        example, batch = (1, 3, height, width), {0: Dim("batch", min=1)}
+        if stride is None or min(height, width) <= stride:
+            return cls(None, ["batch", 3, height, width], batch, [example, (3, 3, height, width)])
+        side = stride + 1
+        dynamic = batch | {2: Dim("height", min=side), 3: Dim("width", min=side)}
+        compared = [example, (2, 3, side, 2 * side + 5), (3, 3, side + 42, side + 68)]
+        return cls(side, ["batch", 3, "height", "width"], dynamic, compared)
 
 
 @dataclass
-class Original:
-    """What every artefact is made of and compared with: the model in float32 on the CPU.
+class Reference:
+    """Model that is exported, and that artefacts are compared with: in float32 on the CPU, in evaluation mode.
 
     Args:
-        model: in evaluation mode, in contiguous memory.
-        fresh: builds the same model without its weights.
-        sizes: of the images.
-        about: what each artefact says of itself.
+        build_model: builds the same model without its weights.
+        metadata: stored in every artefact.
         seed: of the images on which artefacts are compared.
     """
 
     model: nn.Module
-    fresh: Callable[[], nn.Module]
-    sizes: Sizes
-    about: dict[str, Any]
+    build_model: Callable[[], nn.Module]
+    sizes: InputSizes
+    metadata: dict[str, Any]
     seed: int
 
     @classmethod
-    def of(cls, cfg: Config, trained: Trained) -> Original:
-        """A copy of the trained model, whatever the hardware that it is on."""
-        model = copy.deepcopy(trained.model).to("cpu", torch.float32)
+    def from_predictor(cls, cfg: Config, predictor: Predictor) -> Reference:
+        """Copy a trained model from its device."""
+        model = copy.deepcopy(predictor.model).to("cpu", torch.float32)
         model = model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         height, width = EXAMPLE_SIZE
-        prepared = trained.prepare(Image.new("RGB", (width, height), "grey"))
-        sizes = Sizes.of(model, prepared)
-        config = trained.about.get("config", cfg.everything) | {group: cfg.everything[group] for group in ADOPTED}
-        about = trained.about | {
-            "classes": trained.classes,
+        sizes = InputSizes.from_model(model, predictor.prepare(Image.new("RGB", (width, height), "grey")))
+        preparation = f"{predictor.prepare}, then (x / 255 - {IMAGENET_MEAN}) / {IMAGENET_STD}"
+        config = predictor.metadata.get("config", cfg.everything) | {group: cfg.everything[group] for group in ADOPTED}
+        metadata = predictor.metadata | {
+            "classes": predictor.classes,
             "config": config,
             "version": __version__,
             "input": {
                 "name": "images",
                 "dtype": "float32",
                 "shape": sizes.shape,
-                "least_side": sizes.least,
-                "preparation": " ".join(
-                    f"{trained.prepare}, then (x / 255 - {IMAGENET_MEAN}) / {IMAGENET_STD}".split()
-                ),
+                "least_side": sizes.minimum,
+                "preparation": " ".join(preparation.split()),
             },
         }
-        return cls(
-            model,
-            lambda: build(cfg.model, "model", trust=cfg.trust, num_classes=len(trained.classes)),
-            sizes,
-            about,
-            cfg.seed,
-        )
+
+        def build_model() -> nn.Module:
+            return build(cfg.model, "model", trust=cfg.trust, num_classes=len(predictor.classes))
+
+        return cls(model, build_model, sizes, metadata, cfg.seed)
 
     @property
     def example(self) -> Tensor:
-        """The images that the model is traced with; a batch of one would be taken for a constant."""
-        return torch.zeros(2, 3, self.sizes.height, self.sizes.width)
+        """Images that the model is traced with: two, because a batch size of 1 is traced as a constant."""
+        return torch.zeros(2, *self.sizes.compared_shapes[0][1:])
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The traced model, from which two of the formats are made."""
+        """Traced model."""
         with torch.no_grad():
-            program = torch.export.export(self.model, (self.example,), dynamic_shapes=(self.sizes.dynamic,))
+            program = torch.export.export(self.model, (self.example,), dynamic_shapes=(self.sizes.dynamic_shape,))
         for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # the paths of this machine's source files, line for line
+            node.meta.pop("stack_trace", None)  # it holds paths and lines of this machine's source files
         return program
 
     @torch.no_grad()
-    def largest_difference(self, forward: Forward) -> float:
-        """The largest difference between the outputs of `forward` and the model's, as a part of the model's largest.
+    def max_relative_difference(self, forward: Forward) -> float:
+        """Compare `forward` with the model on batches of random images.
 
-        Over several batches of random images; infinite where even the shapes differ, NaN where an output is.
+        Returns:
+            The maximum difference of a batch over the model's maximum output; infinity if shapes differ, NaN if an
+            output is NaN.
         """
         generator, differences = torch.Generator().manual_seed(self.seed), []
-        for shape in self.sizes.compared:
+        for shape in self.sizes.compared_shapes:
             images = torch.randn(shape, generator=generator)
             expected, found = self.model(images), forward(images)
             if found.shape != expected.shape:
@@ -162,62 +143,51 @@ class Original:
         return float(torch.stack(differences).max())
 
 
-def write_safetensors(path: Path, original: Original) -> None:
-    """The weights alone, with their metadata; `weights=PATH` takes them up again."""
-    weights.save(path, original.model, original.about)
+def write_safetensors(path: Path, reference: Reference) -> None:
+    """Write the weights and their metadata; `weights=PATH` loads them."""
+    weights.save(path, reference.model, reference.metadata)
 
 
-def load_safetensors(path: Path, original: Original) -> Forward:
-    """A new model with the file's weights."""
-    model = original.fresh()
-    weights.load(model, weights.read(path), backbone_only=False, classes=original.about["classes"])
+def load_safetensors(path: Path, reference: Reference) -> Forward:
+    """Build a model with the weights of the file."""
+    model = reference.build_model()
+    load_weights(model, weights.read(path), backbone_only=False, classes=reference.metadata["classes"])
     return model.eval()
 
 
-def write_torch_export(path: Path, original: Original) -> None:
-    """The traced model for torch alone; the metadata are the extra file about.json."""
-    content = io.BytesIO()  # torch warns of any file whose name does not end in .pt2, as a temporary one's
-    torch.export.save(original.program, content, extra_files={"about.json": json.dumps(original.about)})
+def write_torch_export(path: Path, reference: Reference) -> None:
+    """Write the traced model for torch, with the metadata as its extra file about.json."""
+    content = io.BytesIO()  # torch warns if a file's name does not end in .pt2, as that of the temporary file
+    torch.export.save(reference.program, content, extra_files={"about.json": json.dumps(reference.metadata)})
     atomic.write(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
-def load_torch_export(path: Path, original: Original) -> Forward:
-    """The traced model, without its Python code."""
+def load_torch_export(path: Path, reference: Reference) -> Forward:
+    """Load the traced model; it needs none of this package's code."""
     return torch.export.load(path).module()
 
 
-def write_onnx(path: Path, original: Original) -> None:
-    """The traced model as ONNX in one file, with the metadata as its properties, each of them JSON."""
-    with quiet("onnxscript", "onnx_ir"):
+def write_onnx(path: Path, reference: Reference) -> None:
+    """Write the traced model as a single ONNX file, with the metadata as JSON in its properties."""
+    logging.disable(logging.INFO)  # onnxscript logs a line for every node of the graph
+    try:
         program = torch.onnx.export(
-            original.program,
+            reference.program,
             dynamo=True,
-            dynamic_shapes=(original.sizes.dynamic,),
+            dynamic_shapes=(reference.sizes.dynamic_shape,),
             input_names=["images"],
             output_names=["logits"],
             verbose=False,
         )
+    finally:
+        logging.disable(logging.NOTSET)
     assert program is not None
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in original.about.items()})
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in reference.metadata.items()})
     atomic.write(path, lambda temporary: program.save(temporary, external_data=False))
 
 
-@contextmanager
-def quiet(*libraries: str) -> Iterator[None]:
-    """Keep back what libraries log of their ordinary work, a line for each node of a graph; warnings come through."""
-    loggers = [logging.getLogger(name) for name in libraries]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def load_onnx(path: Path, original: Original) -> Forward:
-    """A session of onnxruntime on the CPU."""
+def load_onnx(path: Path, reference: Reference) -> Forward:
+    """Start a session of onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -228,11 +198,11 @@ def load_onnx(path: Path, original: Original) -> Forward:
 
 @dataclass
 class Format:
-    """The name of a format's file, how it is written, and how it is loaded to be run."""
+    """File name of a format, and functions that write it and load it to be run."""
 
     file: str
-    write: Callable[[Path, Original], None]
-    load: Callable[[Path, Original], Forward]
+    write: Callable[[Path, Reference], None]
+    load: Callable[[Path, Reference], Forward]
 
 
 FORMATS = {
@@ -240,4 +210,4 @@ FORMATS = {
     "torch_export": Format("model.pt2", write_torch_export, load_torch_export),
     "onnx": Format("model.onnx", write_onnx, load_onnx),
 }
-"""The choices of `export.formats`."""
+"""Choices of `export.formats`."""

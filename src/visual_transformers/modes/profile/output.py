@@ -1,16 +1,17 @@
-"""What `mode=profile` leaves: files, a picture and a table of a model's costs, or of a sweep's models side by side."""
+"""Results of `mode=profile` as files, tables and figures: costs of a model, or of the models of a sweep."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from visual_transformers import atomic, json_text
 from visual_transformers.config.schema import Node
 from visual_transformers.modes.profile import plots
-from visual_transformers.modes.profile.measure import Latency
-from visual_transformers.tables import csv_text, markdown_table, print_table, scaled
+from visual_transformers.modes.profile.latency import Latency
+from visual_transformers.tables import format_number, print_table, to_csv, to_markdown
 
 Report = dict[str, Any]
 Row = dict[str, Any]
@@ -34,14 +35,14 @@ PER_MODEL = {
     "literal training step, ms": ("literal_step_seconds", 1e3),
     "literal training step IQR, ms": ("literal_step_iqr_seconds", 1e3),
 }
-"""What the tables show of a model: heading, column of its row in a profile.csv, scale."""
+"""Table of a model: heading, column of `make_model_row`, scale."""
 PER_PART = {
     "part": "part",
     "parameters": "parameters",
     "MACs literal": "macs_literal",
     "MACs re-associated": "macs_reassociated",
 }
-"""The same of a part: heading and column of its profile.csv."""
+"""Table of the parts of a model: heading, column of `make_part_rows`."""
 NOTE = (
     "MACs and FLOPs (2 x MACs) are of one image in evaluation mode: convolutions and matrix products, without biases, "
     "norms, activations and interpolation. Memory and latencies are of the whole batch, and of the model as it was "
@@ -49,32 +50,31 @@ NOTE = (
 )
 
 
-def write(report: Report, directory: Path) -> None:
-    """Leave profile.json (everything), .csv (one row a part), .md and .png, and print the table."""
+def write_report(report: Report, directory: Path) -> None:
+    """Write profile.json, profile.csv (one row per part), profile.md and profile.png; print the tables."""
     atomic.write_text(directory / "profile.json", json_text.dumps(report, indent=2) + "\n")
-    rows = part_rows(report)
-    atomic.write_text(directory / "profile.csv", csv_text(rows))
-    title = f"{report['name']}: {on_what(report)}"
+    rows = make_part_rows(report)
+    atomic.write_text(directory / "profile.csv", to_csv(rows))
+    title = f"{report['name']}: {format_setup(report)}"
     total = {name: sum(row.get(name, 0) for row in rows) for name in rows[0] if name != "part"}
     by_part = [
         {heading: str(row[name]) for heading, name in PER_PART.items() if name in row}
         for row in (*rows, {"part": "total"} | total)
     ]
-    summary = [{"": name, "value": value} for name, value in shown([model_row(report)])[0].items()]
-    atomic.write_text(
-        directory / "profile.md", f"# {title}\n\n{markdown_table(summary)}\n{markdown_table(by_part)}\n{NOTE}\n"
-    )
+    summary = [{"": name, "value": value} for name, value in format_rows([make_model_row(report)])[0].items()]
+    tables = f"{to_markdown(summary)}\n{to_markdown(by_part)}"
+    atomic.write_text(directory / "profile.md", f"# {title}\n\n{tables}\n{NOTE}\n")
     macs = {
-        in_words(form): {part["name"]: part["macs"] for part in costs["parts"]}
+        format_form(form): {part["name"]: part["macs"] for part in costs["parts"]}
         for form, costs in report["forms"].items()
     }
-    plots.cost_by_part(directory / "profile.png", title, macs, times(report))
+    plots.draw_part_costs(directory / "profile.png", title, macs, collect_latencies(report))
     print_table(title, summary)
     print_table(f"left in {directory}; by part:", by_part)
 
 
-def on_what(report: Report) -> str:
-    """One image's size, the batch, and the machine, as the end of a title."""
+def format_setup(report: Report) -> str:
+    """Describe image size, batch size and hardware for a title."""
     height, width = report["image_size"]
     return (
         f"{height} x {width} pixels, {report['classes']} classes, batch of {report['batch_size']}, "
@@ -83,101 +83,105 @@ def on_what(report: Report) -> str:
     )
 
 
-def part_rows(report: Report) -> list[Row]:
-    """One row a part: its parameters, its MACs and FLOPs in each form that there is; together they are the whole."""
+def make_part_rows(report: Report) -> list[Row]:
+    """Return a row per part of the model: parameters, and MACs and FLOPs of each form."""
     rows: dict[str, Row] = {}
-    for form, found in report["forms"].items():
-        for part in found["parts"]:
+    for form, costs in report["forms"].items():
+        for part in costs["parts"]:
             row = rows.setdefault(part["name"], {"part": part["name"], "parameters": part["parameters"]})
-            row |= {column(quantity, form): part[quantity] for quantity in ("macs", "flops")}
+            row |= {name_column(quantity, form): part[quantity] for quantity in ("macs", "flops")}
     return list(rows.values())
 
 
-def column(quantity: str, form: str) -> str:
-    """The column of a count: a model with but one form has it under `literal`, for it is as its source says."""
+def name_column(quantity: str, form: str) -> str:
+    """Return the column of a count; a model with a single form is `literal`, because it is as its source says."""
     return f"{quantity}_{'literal' if form == 'plain' else form}"
 
 
-def in_words(form: str) -> str:
-    """A form of a model as tables and pictures spell it."""
-    return "re-associated" if form == "reassociated" else form
+def format_form(form: str, label: str = "") -> str:
+    """Return the name of a form for tables and figures, or a label with that name unless the form is plain."""
+    name = "re-associated" if form == "reassociated" else form
+    return name if not label else label if form == "plain" else f"{label}, {name}"
 
 
-def model_row(report: Report) -> Row:
-    """What one model costs, in base units: a row of a sweep's profile.csv.
+def make_model_row(report: Report) -> Row:
+    """Return the costs of a model in base units: a row of a sweep's profile.csv.
 
-    Memory and latencies are of the configured form; those with `literal_` before are of the other.
+    Memory and latencies are of the configured form; columns with the prefix `literal_` are of the other.
     """
     configured, *others = report["forms"]
     row = {"model": report["name"], "image_size": "x".join(map(str, report["image_size"]))}
     row |= {key: report[key] for key in ("batch_size", "device", "precision", "threads")}
     row["parameters"] = report["forms"][configured]["parameters"]
     for quantity in ("macs", "flops"):
-        row |= {column(quantity, form): found[quantity] for form, found in report["forms"].items()}
+        row |= {name_column(quantity, form): costs[quantity] for form, costs in report["forms"].items()}
     for form, prefix in ((configured, ""), *((form, f"{form}_") for form in others)):
-        found = report["forms"][form]
-        row[f"{prefix}activation_bytes"] = found["activation_bytes"]
-        row[f"{prefix}peak_bytes_{report['peak_memory']}"] = found["peak_bytes"]
+        costs = report["forms"][form]
+        row[f"{prefix}activation_bytes"] = costs["activation_bytes"]
+        row[f"{prefix}peak_bytes_{report['peak_memory']}"] = costs["peak_bytes"]
         for name in ("forward", "step"):
-            if time := found[name]:
+            if time := costs[name]:
                 row[f"{prefix}{name}_seconds"] = time["median"]
                 row[f"{prefix}{name}_iqr_seconds"] = time["upper"] - time["lower"]
                 row[f"{prefix}{name}_images_per_second"] = time["images_per_second"]
     return row
 
 
-def shown(rows: list[Row]) -> list[dict[str, str]]:
-    """Rows as a table shows them: the columns of `PER_MODEL` that any row has, scaled to their unit."""
-    present = [heading for heading, (name, _) in PER_MODEL.items() if any(name in row for row in rows)]
-
-    def cell(row: Row, heading: str) -> str:
-        name, scale = PER_MODEL[heading]
-        return scaled(row.get(name), scale)
-
-    return [{heading: cell(row, heading) for heading in present} for row in rows]
+def format_rows(rows: list[Row]) -> list[dict[str, str]]:
+    """Format rows for a table: the columns of `PER_MODEL` that any row has, in the units of their headings."""
+    present = {heading: source for heading, source in PER_MODEL.items() if any(source[0] in row for row in rows)}
+    return [
+        {heading: format_number(row.get(name), scale) for heading, (name, scale) in present.items()} for row in rows
+    ]
 
 
-def times(report: Report) -> dict[str, Latency]:
-    """Every latency of a report, by what a picture calls it."""
+def collect_latencies(report: Report) -> dict[str, Latency]:
+    """Return the latencies of a report by their labels in a figure."""
     return {
-        f"{label}, {in_words(form)}" if form != "plain" else label: Latency(
-            **{key: found[name][key] for key in ("median", "lower", "upper", "measurements")}
-        )
+        format_form(form, label): time
         for name, label in (("forward", "forward pass"), ("step", "training step"))
-        for form, found in report["forms"].items()
-        if found[name]
+        for form, costs in report["forms"].items()
+        if (time := _read_latency(costs[name]))
     }
 
 
-def gather(directory: Path) -> None:
-    """Put the profiles of a sweep's jobs, in folders below its own, side by side and print them.
+def _read_latency(time: Row | None) -> Latency | None:
+    return Latency(**{field.name: time[field.name] for field in fields(Latency)}) if time else None
 
-    Leaves profile.csv and profile.md (one row a model) and profile.png in the sweep's folder. Jobs of an earlier sweep
-    in the same folder are left out: Hydra writes multirun.yaml when a sweep begins.
+
+def gather(directory: Path) -> None:
+    """Write profile.csv and profile.md (one row per model) and profile.png for the jobs of a sweep; print the table.
+
+    Jobs of an earlier sweep in the same folder are skipped: Hydra writes multirun.yaml when a sweep starts.
     """
     files = sorted(directory.glob("**/profile/profile.json"), key=lambda path: (len(str(path)), path))
-    if (begin := directory / "multirun.yaml").is_file():
-        files = [path for path in files if path.stat().st_mtime >= begin.stat().st_mtime]
+    if (start := directory / "multirun.yaml").is_file():
+        files = [path for path in files if path.stat().st_mtime >= start.stat().st_mtime]
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    labels = told_apart(reports, [str(path.parents[1].relative_to(directory)) for path in files])
-    rows = [model_row(report) | {"model": label} for report, label in zip(reports, labels, strict=True)]
-    atomic.write_text(directory / "profile.csv", csv_text(rows))
-    table = [{"model": label} | cells for label, cells in zip(labels, shown(rows), strict=True)]
-    on = "\n".join(f"- {label}: {on_what(report)}" for label, report in zip(labels, reports, strict=True))
-    atomic.write_text(directory / "profile.md", f"{markdown_table(table)}\n{NOTE}\n\n{on}\n")
-    plots.cost_of_models(directory / "profile.png", points(labels, reports))
-    turned = [{"": name} | {row["model"]: row[name] for row in table} for name in table[0] if name != "model"]
+    labels = make_labels(reports, [str(path.parents[1].relative_to(directory)) for path in files])
+    rows = [make_model_row(report) | {"model": label} for report, label in zip(reports, labels, strict=True)]
+    atomic.write_text(directory / "profile.csv", to_csv(rows))
+    table = [{"model": label} | cells for label, cells in zip(labels, format_rows(rows), strict=True)]
+    setups = "\n".join(f"- {label}: {format_setup(report)}" for label, report in zip(labels, reports, strict=True))
+    atomic.write_text(directory / "profile.md", f"{to_markdown(table)}\n{NOTE}\n\n{setups}\n")
+    points = {
+        format_form(form, label): (costs["macs"], _read_latency(costs["forward"]))
+        for label, report in zip(labels, reports, strict=True)
+        for form, costs in report["forms"].items()
+    }
+    plots.draw_model_costs(directory / "profile.png", points)
     if len(reports) > 1:
-        print_table(f"{len(reports)} profiles, side by side in {directory}", turned)
+        transposed = [{"": name} | {row["model"]: row[name] for row in table} for name in table[0] if name != "model"]
+        print_table(f"{len(reports)} profiles, side by side in {directory}", transposed)
 
 
-def told_apart(reports: list[Report], folders: list[str]) -> list[str]:
-    """The reports' names; where several share one, with the settings in which those differ, or else the folder."""
+def make_labels(reports: list[Report], folders: list[str]) -> list[str]:
+    """Return the names of the reports; equal names get the settings that differ, and if none does, the folder."""
     labels = []
     for report in reports:
-        namesakes = [_settings(other) for other in reports if other["name"] == report["name"]]
-        own = _settings(report).items()
-        differing = [f"{key}={value}" for key, value in own if any(other.get(key) != value for other in namesakes)]
+        namesakes = [_get_settings(other) for other in reports if other["name"] == report["name"]]
+        settings = _get_settings(report).items()
+        differing = [f"{key}={value}" for key, value in settings if any(other.get(key) != value for other in namesakes)]
         labels.append(" ".join([report["name"], *differing]))
     return [
         label if labels.count(label) == 1 else f"{label} ({folder})"
@@ -185,18 +189,5 @@ def told_apart(reports: list[Report], folders: list[str]) -> list[str]:
     ]
 
 
-def _settings(report: Report) -> Node:
-    conditions = {key: value for key, value in report.items() if key not in ("name", "model", "forms")}
-    return report["model"] | conditions
-
-
-def points(labels: list[str], reports: list[Report]) -> dict[str, tuple[int, Latency | None]]:
-    """MACs and the latency of the forward pass of every form of every model."""
-    found = {}
-    for label, report in zip(labels, reports, strict=True):
-        latencies = times(report)
-        for form, costs in report["forms"].items():
-            plain = form == "plain"
-            time = latencies.get("forward pass" if plain else f"forward pass, {in_words(form)}")
-            found[label if plain else f"{label}, {in_words(form)}"] = costs["macs"], time
-    return found
+def _get_settings(report: Report) -> Node:
+    return report["model"] | {key: report[key] for key in report if key not in ("name", "model", "forms")}

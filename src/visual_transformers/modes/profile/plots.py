@@ -8,19 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from visual_transformers.modes.profile.measure import Latency
-from visual_transformers.plotting.figure import picture, save
+from visual_transformers.modes.profile.latency import Latency
+from visual_transformers.plotting.figure import nonfatal, save_figure
 
 
-@picture
-def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times: dict[str, Latency]) -> None:
-    """Multiply-adds of each part, stacked, one bar a form of the model; and bars of the latencies, if any."""
+@nonfatal
+def draw_part_costs(path: Path, title: str, macs: dict[str, dict[str, int]], times: dict[str, Latency]) -> None:
+    """Plot the multiply-adds of each part, stacked in a bar for each form of the model, beside the latencies if any."""
     figure = Figure(figsize=(10 if times else 6, 5), layout="constrained")
     figure.suptitle(title, fontsize=9, wrap=True)
     axes = figure.subplots(1, 2 if times else 1, squeeze=False).ravel().tolist()
-    parts = list(dict.fromkeys(part for counts in macs.values() for part in counts))
     bottom = np.zeros(len(macs))
-    for part in parts:
+    for part in dict.fromkeys(part for counts in macs.values() for part in counts):
         heights = np.array([counts.get(part, 0) / 1e9 for counts in macs.values()])
         axes[0].bar(list(macs), heights, bottom=bottom, label=part, width=0.6)
         bottom += heights
@@ -30,12 +29,12 @@ def cost_by_part(path: Path, title: str, macs: dict[str, dict[str, int]], times:
         axes[1].barh(list(times), [1e3 * t.median for t in times.values()], xerr=_quartiles(*times.values()), capsize=4)
         axes[1].invert_yaxis()
         axes[1].set(xlabel="ms a batch: median and quartiles")
-    save(figure, path)
+    save_figure(figure, path)
 
 
-@picture
-def cost_of_models(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> None:
-    """Multiply-adds of an image against the latency of a batch's forward pass; bars where a latency is missing."""
+@nonfatal
+def draw_model_costs(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> None:
+    """Plot multiply-adds against the latency of a forward pass; bars of multiply-adds if a latency is missing."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     timed = {label: (macs, time) for label, (macs, time) in costs.items() if time}
@@ -48,13 +47,13 @@ def cost_of_models(path: Path, costs: dict[str, tuple[int, Latency | None]]) -> 
             marker = f"C{i % 10}{'osD^v'[i // 10 % 5]}"
             axes.errorbar(macs / 1e9, 1e3 * time.median, yerr=_quartiles(time), fmt=marker, capsize=4, label=label)
         axes.set(xlabel="GMACs of one image", ylabel="forward pass, ms a batch: median and quartiles")
-        axes.update_datalim([(0, 0)])  # the axes begin at 0, and lengths can be compared
+        axes.update_datalim([(0, 0)])  # both axes start at 0, so that lengths can be compared
         axes.autoscale_view()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _quartiles(*times: Latency) -> NDArray[np.float64]:
-    """How far the quartiles lie below and above the medians: (2, N), milliseconds."""
+    """Return the distances of the quartiles below and above the medians: (2, N), milliseconds."""
     return 1e3 * np.array([[t.median - t.lower for t in times], [t.upper - t.median for t in times]])

@@ -1,4 +1,4 @@
-"""What a report says, section by section, whatever it is written as."""
+"""Sections of a report: notes, tables and figures, independent of the output format."""
 
 from __future__ import annotations
 
@@ -11,171 +11,164 @@ from textwrap import shorten
 from visual_transformers.config.schema import ReportSettings
 from visual_transformers.modes.report import plots, published, rows
 from visual_transformers.modes.report.classes import Comparison
-from visual_transformers.modes.report.folders import Found
-from visual_transformers.modes.report.groups import Group, Subject, by_subject
-from visual_transformers.modes.report.published import Figure
+from visual_transformers.modes.report.folders import Folders
+from visual_transformers.modes.report.groups import Group, Subject, split_by_subject
+from visual_transformers.modes.report.published import PublishedScore
 from visual_transformers.modes.report.run import Run
 
-MOST_NAMED = 5
-"""Folders, at most, that a note names."""
-LONGEST_ERROR = 200
-"""Characters of why a run failed, at most, that a table has."""
+MAX_NAMED = 5
+"""Maximum number of folders that a note names."""
+MAX_ERROR = 200
+"""Maximum number of characters of an error message in a table."""
 
 
 @dataclass
 class Picture:
-    """A picture in a file of the report's folder, and in words."""
+    """A figure in a file of the report's folder."""
 
     file: str
-    words: str
+    caption: str
 
 
 @dataclass
 class Section:
-    """A part of a report; `printed` is on the console as well, and `folded` is shown when it is asked for."""
+    """A section of a report; `printed` shows it on the console too, `collapsed` hides its table on the page."""
 
     title: str
     notes: list[str] = field(default_factory=list)
     rows: list[dict[str, str]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     printed: bool = False
-    folded: bool = False
+    collapsed: bool = False
 
 
 @dataclass
 class Contents:
-    """All that is known of some runs, and what a report makes of it; pictures are drawn into `folder`.
+    """Runs and groups of a report, from which it makes sections; figures are drawn into `folder`.
 
-    `theirs` are the published figures of each of the `groups`.
+    `published` are the published scores that match each group.
     """
 
     settings: ReportSettings
     folder: Path
-    found: Found
+    found: Folders
     runs: list[Run]
     groups: list[Group]
-    theirs: list[list[Figure]]
+    published: list[list[PublishedScore]]
     comparisons: list[Comparison]
 
-    def sections(self) -> list[Section]:
-        """The report from its table to its details; what else has nothing to say is left out."""
-        pictured = (self.curves(), self.costs(), *self.differences())
-        others = (self.failures(), *pictured, self.elsewhere(), self.every_run())
-        return [self.table(), *(section for section in others if section.rows or section.pictures)]
+    def make_sections(self) -> list[Section]:
+        """Return all sections that are not empty, from the main table to the details."""
+        main = Section("Runs by model, data and recipe", self._notes(), printed=True)
+        main.rows = rows.format_groups(self.groups, self.published)
+        pictured = (self._curves(), self._costs(), *self._class_gains())
+        every_run = Section("Every run", rows=rows.format_runs(self.runs), collapsed=True)
+        others = (self._failures(), *pictured, self._unmatched_scores(), every_run)
+        return [main, *(section for section in others if section.rows or section.pictures)]
 
-    def table(self) -> Section:
-        """The runs by model, data and recipe."""
-        return Section(
-            "Runs by model, data and recipe", self.notes(), rows.shown(self.groups, self.theirs), printed=True
-        )
-
-    def notes(self) -> list[str]:
-        """How the table is to be read, and what is not in it."""
+    def _notes(self) -> list[str]:
+        """Explain the main table, and list what is not in it."""
         counts = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in self.runs).items())
         notes = [
-            f"{_count(len(self.runs), 'run')}: {counts}. A row is of runs that differ in nothing but their seed; "
-            "validation scores are those of the best epoch, as mean ± sample standard deviation over the finished "
-            "seeds."
+            f"{_count(len(self.runs), 'run')}: {counts}. The runs of a row differ only in their seed; validation "
+            "scores are those of the best epoch, as mean ± sample standard deviation over the finished seeds."
         ]
-        if any(self.theirs):
-            notes.append("Figures called theirs were published by others; ours were measured by these runs.")
-        if again := [run for group in self.groups for run in group.duplicates]:
-            why = "left out of means, for one of the same seed and settings finished later"
-            notes.append(f"{_count(len(again), 'run')} {why}: {_named(run.folder for run in again)}.")
-        if unknown := [run.folder for run in self.runs if not run.text("settings")]:
-            notes.append(f"{_count(len(unknown), 'run')} of unknown settings (so far): {_named(unknown)}.")
-        for folders, what in ((self.found.foreign, "without a training"), (self.found.unreadable, "not readable")):
+        if any(self.published):
+            notes.append("Scores marked as theirs were published by others; ours were measured by these runs.")
+        listed = (
+            ("run", "left out of means, because a run of the same seed and settings finished later",
+             [run.folder for group in self.groups for run in group.duplicates]),
+            ("run", "of unknown settings (so far)", [run.folder for run in self.runs if not run.get_text("settings")]),
+            ("folder", "without a training", self.found.foreign),
+            ("folder", "not readable", self.found.unreadable),
+        )  # fmt: skip
+        for noun, description, folders in listed:
             if folders:
-                notes.append(f"{_count(len(folders), 'folder')} {what}: {_named(folders)}.")
+                notes.append(f"{_count(len(folders), noun)} {description}: {_list_first(folders)}.")
         return notes
 
-    def failures(self) -> Section:
-        """The runs that failed, and why."""
+    def _failures(self) -> Section:
         failed = [
-            {"run": str(run.folder), "error": shorten(run.error, LONGEST_ERROR, placeholder=" ...")}
+            {"run": str(run.folder), "error": shorten(run.error, MAX_ERROR, placeholder=" ...")}
             for run in self.runs
             if run.state == "failed"
         ]
         return Section("Failed runs", ["The whole message is in a run's status.json."], failed, printed=True)
 
-    def curves(self) -> Section:
-        """Loss and score over epochs, a picture a subject."""
+    def _curves(self) -> Section:
+        """Draw loss and score over epochs for each subject."""
 
         def draw(path: Path, subject: Subject, groups: list[Group]) -> str:
-            scored = [group for group in groups if group.rank >= 0]
-            drawn = scored[: plots.MOST_CURVES]  # of which alone all epochs are read
+            scored = [group for group in groups if group.best_score >= 0]
+            drawn = scored[: plots.MAX_CURVES]  # only of these are all epochs read
             if not any(len(run.records.epoch) for group in drawn for run in group.runs):
                 return ""
-            plots.curves(path, str(subject), subject.metric, drawn)
+            plots.draw_curves(path, str(subject), subject.metric, drawn)
             best = f", the best {len(drawn)} of {len(scored)} rows" if len(drawn) < len(scored) else ""
             return f"Loss and {subject.metric} over epochs on {subject}{best}"
 
         note = "Lines are means over seeds, bands reach from the lowest to the highest; thin lines are unfinished runs."
-        return Section("Curves", [note], pictures=self._pictures("curves", draw))
+        return Section("Curves", [note], pictures=self._draw_subjects("curves", draw))
 
-    def costs(self) -> Section:
-        """Scores against multiply-adds, a picture a subject."""
+    def _costs(self) -> Section:
+        """Draw scores against multiply-adds for each subject."""
 
         def draw(path: Path, subject: Subject, groups: list[Group]) -> str:
-            if not plots.can_show_costs(groups):
+            if not any(group.score and group.get_number("macs") for group in groups):
                 return ""
-            figures = [figure for figure in self._published(subject) if figure.gmacs and figure.split == "val"]
-            plots.cost(path, str(subject), groups, figures)
-            return f"{subject.metric} against GMACs on {subject}" + (", with published figures" if figures else "")
+            scores = [s for s in self._published_scores() if s.subject == subject and s.gmacs and s.split == "val"]
+            plots.draw_costs(path, str(subject), groups, scores)
+            return f"{subject.metric} against GMACs on {subject}" + (", with published scores" if scores else "")
 
         note = "Filled markers are ours, with standard deviations over seeds"
         note += "; hollow ones are theirs." if self.settings.published else "."
-        return Section("Scores against costs", [note], pictures=self._pictures("cost", draw))
+        return Section("Scores against costs", [note], pictures=self._draw_subjects("cost", draw))
 
-    def _pictures(self, kind: str, draw: Callable[[Path, Subject, list[Group]], str]) -> list[Picture]:
-        """A picture for each subject of which `draw` has something to say."""
+    def _draw_subjects(self, kind: str, draw: Callable[[Path, Subject, list[Group]], str]) -> list[Picture]:
+        """Draw a figure for each subject; `draw` returns its caption, or nothing if there is nothing to draw."""
         pictures: list[Picture] = []
-        for subject, groups in by_subject(self.groups).items():
+        for subject, groups in split_by_subject(self.groups).items():
             file = f"{kind}-{len(pictures)}.png"
-            if words := draw(self.folder / file, subject, groups):
-                pictures.append(Picture(file, words))
+            if caption := draw(self.folder / file, subject, groups):
+                pictures.append(Picture(file, caption))
         return pictures
 
-    def differences(self) -> list[Section]:
-        """What each class gains from one model to another, a section for each two that are compared."""
-        return [self._difference(f"classes-{i}.png", found) for i, found in enumerate(self.comparisons)]
+    def _class_gains(self) -> list[Section]:
+        """Draw and list the gains by class, in a section for each comparison."""
+        sections = []
+        for i, comparison in enumerate(self.comparisons):
+            first, second, score = comparison.first, comparison.second, comparison.score
+            file, title = f"classes-{i}.png", f"{second.label} against {first.label}, on {comparison.subject}"
+            plots.draw_gains(self.folder / file, title, comparison)
+            table = [
+                {
+                    "class": difference.name,
+                    f"{first.model}: {score}, %": rows.format_percent(*difference.first),
+                    f"{second.model}: {score}, %": rows.format_percent(*difference.second),
+                    "gain, points": f"{100 * difference.gain:+.2f}",
+                }
+                for difference in comparison.classes
+            ]
+            note = "Scores of the best weights of each finished run, as means over seeds."
+            picture = Picture(file, f"Gain in {score} of each class: {title}")
+            sections.append(Section(f"Class by class on {comparison.subject}", [note], table, [picture]))
+        return sections
 
-    def _difference(self, file: str, found: Comparison) -> Section:
-        words = f"{found.second.label} against {found.first.label}, on {found.subject}"
-        plots.class_differences(self.folder / file, words, found)
-        table = [
-            {
-                "class": difference.name,
-                f"{found.first.model}: {found.score}, %": rows.percent(*difference.first),
-                f"{found.second.model}: {found.score}, %": rows.percent(*difference.second),
-                "gain, points": f"{100 * difference.gain:+.2f}",
-            }
-            for difference in found.classes
-        ]
-        note = "Scores of the best weights of each finished run, as means over seeds."
-        picture = Picture(file, f"Gain in {found.score} of each class: {words}")
-        return Section(f"Class by class on {found.subject}", [note], table, [picture])
-
-    def elsewhere(self) -> Section:
-        """Published figures that stand beside none of our rows."""
-        beside = {figure for figures in self.theirs for figure in figures}
-        rest = [figure for figure in self._published() if figure not in beside]
+    def _unmatched_scores(self) -> Section:
+        """List the published scores that are in no row of the main table."""
+        matched = {score for scores in self.published for score in scores}
+        rest = [score for score in self._published_scores() if score not in matched]
         notes = ["Measured by others, not by these runs; of other models, data or recipes than those above."]
-        return Section("Published elsewhere", notes, rows.with_something(published.rows(rest)))
+        return Section("Published elsewhere", notes, rows.drop_empty_columns(published.format_rows(rest)))
 
-    def _published(self, subject: Subject | None = None) -> list[Figure]:
-        figures = published.figures() if self.settings.published else ()
-        return [figure for figure in figures if subject in (None, figure.subject)]
-
-    def every_run(self) -> Section:
-        """The runs one by one."""
-        return Section("Every run", rows=rows.of_runs(self.runs), folded=True)
+    def _published_scores(self) -> tuple[PublishedScore, ...]:
+        return published.read_all() if self.settings.published else ()
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _named(folders: Iterable[Path]) -> str:
+def _list_first(folders: Iterable[Path]) -> str:
     names = [str(folder) for folder in folders]
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")

@@ -1,4 +1,4 @@
-"""Which folders hold the run of a training, anywhere below some folders."""
+"""Search for the folders of training runs."""
 
 from __future__ import annotations
 
@@ -11,88 +11,84 @@ from pathlib import Path
 from typing import get_args
 
 from visual_transformers.runs import status
-from visual_transformers.runs.run_dir import METRICS, OURS
+from visual_transformers.runs.run_dir import METRICS, RUN_FILES
 
-MARKS = {status.FILE, METRICS, "summary.json"}
-"""Files of which a run's folder has at least one."""
 REPORT = "report.html"
-"""A folder with this file holds an earlier report."""
-OF_ONE_RUN = re.compile(r"\..*|earlier-\d+")
-"""Names of folders that are no run of their own, wherever they are."""
-OF_A_MODE = {name for name in OURS if "." not in name} | {"check_data", "tensorboard", "wandb"}
-"""Names of folders within a run's, which are no run of their own. A run may have such a name elsewhere."""
+"""File that marks the folder of an earlier report."""
+NOT_A_RUN = re.compile(r"\..*|earlier-\d+")
+"""Names of folders that are never runs of their own."""
+MODE_FOLDERS = {name for name in RUN_FILES if "." not in name} | {"check_data", "tensorboard", "wandb"}
+"""Names of folders that are no runs inside a run's folder; elsewhere a run may have such a name."""
 
 
 @dataclass
-class Found:
-    """What there is below some folders: those of runs, and those in which nothing is known, by their path."""
+class Folders:
+    """Folders below the roots of a search: those of runs, without any run, and not readable."""
 
     runs: list[Path] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
 
 
-def find(roots: Iterable[Path], *, but_for: Path) -> Found:
-    """Look into all folders below `roots`, also through links, each once; `but_for` is where a report is being made."""
-    found, seen = Found(), set[tuple[int, int]]()
+def find_runs(roots: Iterable[Path], *, exclude: Path) -> Folders:
+    """Search all folders below `roots`, also through links, each once; `exclude` is the folder of the new report."""
+    found, visited = Folders(), set[tuple[int, int]]()
     with suppress(OSError):
-        seen.add(_identity(but_for))
+        visited.add(_identity(exclude))
     for root in roots:
-        _look(root, found, seen)
+        _search(root, found, visited)
     return found
 
 
-def _look(folder: Path, found: Found, seen: set[tuple[int, int]]) -> bool:
-    """Enter what is in a folder into `found`; returns whether there is a run or a report in it or below."""
+def _search(folder: Path, found: Folders, visited: set[tuple[int, int]]) -> bool:
+    """Add the folders in a folder to `found`; return True unless the folder is without any run or report."""
     try:
         identity = _identity(folder)
-        if identity in seen:
-            return True  # a link back, or a folder that was named twice
-        seen.add(identity)
+        if identity in visited:
+            return True  # by a link, or because it was named twice
+        visited.add(identity)
         with os.scandir(folder) as listing:
             entries = list(listing)
     except OSError:
         found.unreadable.append(folder)
         return True
-    files = {entry.name for entry in entries if entry.name in (*MARKS, REPORT) and _is(entry.is_file)}
+    files = {entry.name for entry in entries if entry.name in (status.FILE, METRICS, REPORT) and _is(entry.is_file)}
     if REPORT in files:
         return True
     is_run = _is_run(folder, files)
     if is_run:
         found.runs.append(folder)
-    passed_over = OF_A_MODE if is_run else set[str]()
-    names = [entry.name for entry in entries if not OF_ONE_RUN.fullmatch(entry.name) and _is(entry.is_dir)]
-    below, foreign = False, len(found.foreign)
-    for name in sorted(set(names) - passed_over, key=_numbers_by_size):
-        below |= _look(folder / name, found, seen)
-    if not (is_run or below) and entries:
-        found.foreign[foreign:] = [folder]  # in place of those below it
-    return is_run or below
+    names = {entry.name for entry in entries if not NOT_A_RUN.fullmatch(entry.name) and _is(entry.is_dir)}
+    has_run, foreign = is_run, len(found.foreign)
+    for name in sorted(names - MODE_FOLDERS if is_run else names, key=_natural_key):
+        has_run |= _search(folder / name, found, visited)
+    if not has_run and entries:
+        found.foreign[foreign:] = [folder]  # replaces the folders in it
+    return has_run
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
 
 
-def _is(kind: Callable[[], bool]) -> bool:
-    """Whether an entry is of that kind; a link in a circle, or to where we may not look, is of none."""
+def _is(test: Callable[[], bool]) -> bool:
+    """Test the type of an entry; False for a circular link and for a target without permission."""
     try:
-        return kind()
+        return test()
     except OSError:
         return False
 
 
 def _is_run(folder: Path, files: set[str]) -> bool:
-    """Whether a folder is of a training: other modes keep a status in a folder of their own name, without facts."""
-    if status.FILE in files:
-        content = status.read(folder)
-        known = content.get("state") in get_args(status.State)
-        if known and (content.get("about") or folder.name not in OF_A_MODE):
-            return True
-    return METRICS in files or ("summary.json" in files and (folder / "config.yaml").is_file())
+    """Return True for the folder of a training; the status of another mode lies in a folder of its name."""
+    if METRICS in files:
+        return True
+    content = status.read(folder) if status.FILE in files else {}
+    is_known = content.get("state") in get_args(status.State)
+    return is_known and bool(content.get("about") or folder.name not in MODE_FOLDERS)
 
 
-def _numbers_by_size(name: str) -> list[tuple[bool, int, str]]:
-    """A key by which job 10 of a sweep comes after job 9."""
+def _natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts job 10 of a sweep after job 9."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]

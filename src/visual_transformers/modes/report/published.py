@@ -1,4 +1,4 @@
-"""Figures that others published: the paper's and the reference implementation's, from `experiments/published/`."""
+"""Scores that others published, of the paper and the reference implementation, from `experiments/published/`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from importlib import resources
 
 import yaml
 
-from visual_transformers.config.schema import Node
 from visual_transformers.modes.report.groups import Group, Subject
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One published score and what belongs to it; None where its source says nothing of that.
+class PublishedScore:
+    """A published score and its conditions; None if the source does not give them.
 
-    `settings` are those of the model that must be so for the figure to be of it; `percent` is the score, `gmacs` are
-    those of an image, and `table` tells where in the source it stands.
+    Args:
+        table: place of the score in the source.
+        settings: settings of the model that the score is of.
+        percent: the score.
+        gmacs: multiply-adds of one image.
     """
 
     source: str
@@ -37,80 +39,77 @@ class Figure:
 
     @property
     def theirs(self) -> str:
-        """Whose it is, as it is marked wherever it stands."""
+        """Source, marked as not ours."""
         return f"theirs ({self.source})"
 
-    def is_of(self, group: Group) -> bool:
-        """Whether it is of the model, the data and the recipe of these runs; those without a recipe fit with any."""
+    def matches(self, group: Group) -> bool:
+        """Return True if model, data and recipe are those of the group; a group without a recipe matches any."""
+        config = group.runs[0].config
         return (
             self.split == "val"
             and (self.subject, self.model) == (group.subject, group.model)
             and group.recipe in ("", self.recipe)
-            and all(holds(group.runs[0].config, key, value) for key, value in self.settings)
+            and all(key in config and config[key] == yaml.safe_load(value) for key, value in self.settings)
         )
 
-    def beside(self, group: Group) -> str:
-        """The score as it stands beside runs that it is of, with what it has not in common with them."""
-        differs = [] if group.recipe else [self.recipe]
+    def format_beside(self, group: Group) -> str:
+        """Format the score for the row of a group, with the conditions that differ."""
+        differing = [] if group.recipe else [self.recipe]
         if self.epochs and self.epochs != group.runs[0].epochs:
-            differs.append(f"{self.epochs:g} epochs")
-        return f"{self.percent:.2f} ({', '.join([self.source, *differs])})"
-
-
-def holds(config: Node, key: str, value: str) -> bool:
-    """Whether a setting has a value, which is given as on a command line."""
-    return key in config and config[key] == yaml.safe_load(value)
+            differing.append(f"{self.epochs:g} epochs")
+        return f"{self.percent:.2f} ({', '.join([self.source, *differing])})"
 
 
 @cache
-def figures() -> tuple[Figure, ...]:
-    """All published figures, source by source."""
+def read_all() -> tuple[PublishedScore, ...]:
+    """Read all published scores, source by source."""
     folder = resources.files("visual_transformers.experiments") / "published"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".csv")), key=lambda file: file.name)
     rows = [row for file in files for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines())]
-    return tuple(map(_figure, rows))
+    return tuple(map(_parse, rows))
 
 
-def _figure(row: dict[str, str]) -> Figure:
+def _parse(row: dict[str, str]) -> PublishedScore:
     settings = tuple(tuple(setting.split("=", 1)) for setting in row["settings"].split())
-    words = {name: row[name] for name in ("source", "table", "model", "recipe", "split", "note")}
+    texts = {name: row[name] for name in ("source", "table", "model", "recipe", "split", "note")}
     numbers = {name: float(row[name]) if row[name] else None for name in ("epochs", "gmacs", "million_parameters")}
     subject = Subject(row["task"], row["data"], float(row["classes"]), row["metric"])
-    return Figure(**words, **numbers, subject=subject, settings=settings, percent=float(row["percent"]))  # type: ignore[arg-type]
+    return PublishedScore(**texts, **numbers, subject=subject, settings=settings, percent=float(row["percent"]))  # type: ignore[arg-type]
 
 
-def matched(groups: Iterable[Group]) -> list[list[Figure]]:
-    """The figures that are of each group."""
-    return [[figure for figure in figures() if figure.is_of(group)] for group in groups]
+def match_groups(groups: Iterable[Group]) -> list[list[PublishedScore]]:
+    """Return the published scores that match each group."""
+    return [[score for score in read_all() if score.matches(group)] for group in groups]
 
 
-def rows(published: Iterable[Figure]) -> list[dict[str, str]]:
-    """Figures as a table."""
+def format_rows(scores: Iterable[PublishedScore]) -> list[dict[str, str]]:
+    """Format scores as a table; settings are those in which a score differs from the first of its model and recipe."""
+    first: dict[tuple[str, str], PublishedScore] = {}
+    for score in read_all():
+        first.setdefault((score.model, score.recipe), score)
     return [
         {
-            "whose": figure.theirs,
-            "where": figure.table,
-            "data": figure.subject.data,
-            "classes": _said(figure.subject.classes),
-            "model": figure.model,
-            "settings": _changed(figure),
-            "split": {"val": "validation", "train": "training"}[figure.split],
-            "metric": figure.subject.metric,
-            "theirs, %": f"{figure.percent:.2f}",
-            "epochs": _said(figure.epochs),
-            "GMACs": _said(figure.gmacs),
-            "parameters, M": _said(figure.million_parameters),
-            "note": figure.note,
+            "whose": score.theirs,
+            "where": score.table,
+            "data": score.subject.data,
+            "classes": _format(score.subject.classes),
+            "model": score.model,
+            "settings": " ".join(
+                f"{key}={value}"
+                for key, value in score.settings
+                if (key, value) not in first[score.model, score.recipe].settings
+            ),
+            "split": {"val": "validation", "train": "training"}[score.split],
+            "metric": score.subject.metric,
+            "theirs, %": f"{score.percent:.2f}",
+            "epochs": _format(score.epochs),
+            "GMACs": _format(score.gmacs),
+            "parameters, M": _format(score.million_parameters),
+            "note": score.note,
         }
-        for figure in published
+        for score in scores
     ]
 
 
-def _changed(figure: Figure) -> str:
-    """The settings in which it differs from the first figure of its model and recipe."""
-    first = next(f for f in figures() if (f.model, f.recipe) == (figure.model, figure.recipe))
-    return " ".join(f"{key}={value}" for key, value in figure.settings if (key, value) not in first.settings)
-
-
-def _said(number: float | None) -> str:
+def _format(number: float | None) -> str:
     return "" if number is None else f"{number:g}"

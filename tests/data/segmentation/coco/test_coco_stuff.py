@@ -1,4 +1,4 @@
-"""COCO-Stuff's labels: from a pixel of either encoding to a class index."""
+"""COCO-Stuff's labels: class indices of the pixels in both PNG encodings."""
 
 import re
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from visual_transformers.errors import DataError
 ENCODINGS = ["stuffthingmaps", "pixelmaps"]
 STUFF = range(92, 183)
 REMOVED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
-"""Official ids that COCO's authors took out: street sign, hat, shoe, ..., hair brush."""
+"""Official ids that were removed from COCO: street sign, hat, shoe, ..., hair brush."""
 THINGS = [i for i in range(1, 92) if i not in REMOVED]
 UNLABELED = 0
 
 
-def encoded(official: NDArray[np.int64], encoding: str) -> NDArray[np.uint8]:
-    """A picture of official ids as the published PNGs hold it."""
+def encode_png(official: NDArray[np.int64], encoding: str) -> NDArray[np.uint8]:
+    """Encode a picture of official ids as in the published PNGs."""
     if encoding == "stuffthingmaps":
         return np.where(official == UNLABELED, 255, official - 1).astype(np.uint8)
     return np.where((official >= 1) & (official <= 91), 183, official).astype(np.uint8)
@@ -32,7 +32,7 @@ def encoded(official: NDArray[np.int64], encoding: str) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def coco(tmp_path: Path, write: Callable[..., Path]) -> Callable[..., CocoStuff]:
-    """`coco(official ids, encoding, ...)`: a data set of one picture in each split; `coco(file=pixels)` as stored."""
+    """`coco(official ids, encoding, ...)` has one picture in each split; `coco(file=pixels)` stores that PNG."""
 
     def make(
         official: NDArray[np.int64] | None = None,
@@ -40,7 +40,7 @@ def coco(tmp_path: Path, write: Callable[..., Path]) -> Callable[..., CocoStuff]
         file: NDArray[np.uint8] | None = None,
         **options: Any,
     ) -> CocoStuff:
-        pixels = encoded(official, encoding) if file is None else file
+        pixels = encode_png(official, encoding) if file is None else file
         for split in ("train2017", "val2017"):
             write(tmp_path / encoding / "images" / split / "000000000009.jpg", np.zeros((*pixels.shape, 3), np.uint8))
             write(tmp_path / encoding / "annotations" / split / "000000000009.png", pixels)
@@ -50,12 +50,12 @@ def coco(tmp_path: Path, write: Callable[..., Path]) -> Callable[..., CocoStuff]
 
 
 def targets(data: CocoStuff) -> NDArray[np.int64]:
-    """Targets of the first validation image."""
+    """Load the target of the first validation image."""
     return data.val_set()[0][1].numpy()
 
 
 def picture(ids: Any) -> NDArray[np.int64]:
-    """Two rows of pixels of the ids, in and against their order."""
+    """Make a picture of two rows: the ids in order and in reverse."""
     row = np.array(list(ids))
     return np.stack([row, row[::-1]])
 
@@ -110,7 +110,7 @@ def test_training_targets_mean_the_same_as_validation_ones(coco: Callable[..., C
     assert np.array_equal(padded[(padded != 255).any(axis=1)], targets(data))
 
 
-# What is refused
+# Invalid data
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_values_out_of_range_are_named_with_their_file_and_setting(
 def test_a_mask_in_the_other_encoding_is_found_before_training(
     coco: Callable[..., CocoStuff], actual: str, configured: str
 ) -> None:
-    file = encoded(picture([UNLABELED, *THINGS, *STUFF]), actual)
+    file = encode_png(picture([UNLABELED, *THINGS, *STUFF]), actual)
     data = coco(encoding=configured, file=file)
     with pytest.raises(DataError, match=f"data.encoding={actual}"):
         data.check(data.train_set())
@@ -178,7 +178,7 @@ def test_the_removed_ids_are_those_of_the_published_list(shared_data: Path) -> N
 
 @pytest.fixture
 def mini(tmp_path: Path, shared_data: Path, write: Callable[..., Path]) -> Callable[[str], CocoStuff]:
-    """`mini(encoding)`: 200 photographs, their masks rewritten below tmp_path where the encoding is pixelmaps."""
+    """`mini(encoding)` has 200 photographs; for pixelmaps, their masks are rewritten below tmp_path."""
     root = shared_data / "cocostuff_mini"
 
     def make(encoding: str) -> CocoStuff:
@@ -188,7 +188,7 @@ def mini(tmp_path: Path, shared_data: Path, write: Callable[..., Path]) -> Calla
             for path in (root / "annotations" / split).glob("*.png"):
                 stored = np.array(Image.open(path)).astype(int)
                 official = np.where(stored == 255, UNLABELED, stored + 1)
-                write(tmp_path / "annotations" / split / path.name, encoded(official, encoding), compress_level=1)
+                write(tmp_path / "annotations" / split / path.name, encode_png(official, encoding), compress_level=1)
         (tmp_path / "images").symlink_to(root / "images", target_is_directory=True)
         return CocoStuff(root=str(tmp_path), encoding=encoding)
 
@@ -206,11 +206,11 @@ def test_targets_of_cocostuff_mini_are_its_stored_stuff_ids(
     mini: Callable[[str], CocoStuff], shared_data: Path, encoding: str
 ) -> None:
     samples = mini(encoding).val_set()
-    seen: set[int] = set()
+    classes: set[int] = set()
     for index in range(0, 100, 20):
         name = samples.images[index].stem + ".png"
         stored = torch.tensor(np.array(Image.open(shared_data / "cocostuff_mini/annotations/val2017" / name))).long()
         expected = torch.where((stored >= 91) & (stored <= 181), stored - 91, 255)
         assert torch.equal(samples[index][1].long(), expected), name
-        seen |= set(expected.unique().tolist())
-    assert len(seen) > 10
+        classes |= set(expected.unique().tolist())
+    assert len(classes) > 10

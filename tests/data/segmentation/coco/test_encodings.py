@@ -1,4 +1,4 @@
-"""COCO-Stuff's four encodings: whatever holds a picture, its mask is the same."""
+"""COCO-Stuff's four encodings: the same picture has the same mask in each of them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,54 +19,56 @@ from visual_transformers.data.segmentation.coco.labels import (
     OTHER,
     STUFF,
     THINGS,
+    category_ids,
+    category_names,
     class_indices,
-    ids,
-    names,
 )
-from visual_transformers.data.segmentation.coco.run_lengths import drawn
+from visual_transformers.data.segmentation.coco.stuff_json import draw_regions
 from visual_transformers.errors import BadFileError, DataError, MissingMasksError
 
 Official = NDArray[np.int64]
 BLOCK = (5, 7)
-"""Height and width in pixels of the rectangles that pictures are made of."""
+"""Height and width of the rectangles in pictures, pixels."""
+BANNER = {9: np.full((4, 6), 92)}
+"""Image 9, with banner in all of its pixels."""
 
 
 @pytest.fixture
 def official() -> Official:
-    """A picture of official ids: things, stuff and unlabeled ones, all that occur, in rectangles."""
+    """Picture of rectangles of all official ids: things, stuff and unlabeled."""
     kinds = np.random.default_rng(0).permutation([0] * 9 + THINGS + STUFF)
     return np.kron(kinds.reshape(12, 15), np.ones(BLOCK, int))
 
 
-# Writing the encodings, from official ids
+# Encoding of official ids
 
 
 def png(official: Official, encoding: str) -> NDArray[np.uint8]:
     if encoding == "stuffthingmaps":
         return np.where(official == 0, 255, official - 1).astype(np.uint8)
-    return grouped(official).astype(np.uint8)
+    return group_things(official).astype(np.uint8)
 
 
-def grouped(official: Official) -> Official:
-    """All things as one category."""
+def group_things(official: Official) -> Official:
+    """Merge all things into one category."""
     return np.where(np.isin(official, THINGS), OTHER, official)
 
 
-def merged(official: Official) -> Official:
-    """The categories of the panoptic task, by the names of the classes."""
-    numbers = {name: i for i, name in names().items()}
+def merge_stuff(official: Official) -> Official:
+    """Merge classes into the categories of the panoptic task, by their names."""
+    numbers = {name: i for i, name in category_names().items()}
     picture = official.copy()
     for name, parts in {**MERGED, None: DROPPED}.items():
         picture[np.isin(official, [numbers[part] for part in parts])] = numbers[name] if name else 0
     return picture
 
 
-def compressed(region: NDArray[np.bool_]) -> Any:
-    found = regions.encode(np.asfortranarray(region, np.uint8))
-    return {"size": found["size"], "counts": found["counts"].decode()}
+def compress(region: NDArray[np.bool_]) -> Any:
+    encoded = regions.encode(np.asfortranarray(region, np.uint8))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
-def uncompressed(region: NDArray[np.bool_]) -> Any:
+def count_runs(region: NDArray[np.bool_]) -> Any:
     column_by_column = np.concatenate([[False], region.ravel(order="F"), [False]])
     changes = np.flatnonzero(np.diff(column_by_column)).tolist()
     counts = np.diff([0, *changes, *([region.size] if not changes or changes[-1] != region.size else [])])
@@ -86,21 +88,26 @@ def images(pictures: dict[int, Official]) -> list[dict[str, Any]]:
     ]
 
 
-def stuff_json(pictures: dict[int, Official], notation: Callable[..., Any] = compressed) -> dict[str, Any]:
-    found = [
-        {"id": number * 1000 + i, "image_id": number, "category_id": i, "segmentation": notation(grouped(picture) == i)}
+def stuff_json(pictures: dict[int, Official], notation: Callable[..., Any] = compress) -> dict[str, Any]:
+    annotations = [
+        {
+            "id": number * 1000 + i,
+            "image_id": number,
+            "category_id": i,
+            "segmentation": notation(group_things(picture) == i),
+        }
         for number, picture in pictures.items()
-        for i in np.unique(grouped(picture)).tolist()
+        for i in np.unique(group_things(picture)).tolist()
         if i
     ]
-    return {"images": images(pictures), "annotations": found}
+    return {"images": images(pictures), "annotations": annotations}
 
 
 def panoptic(pictures: dict[int, Official]) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
-    """The JSON file, and the colours of the PNGs: every category in two segments, with ids of up to 24 bits."""
+    """Make the JSON file and the colours of the PNGs: two segments per category, with ids of up to 24 bits."""
     annotations, pngs = [], {}
     for number, picture in pictures.items():
-        categories = merged(picture)
+        categories = merge_stuff(picture)
         segments = np.where(categories > 0, categories * 80_000 + np.arange(picture.shape[1]) % 2, 0)
         pngs[f"{number:012}.png"] = np.stack([segments >> shift & 255 for shift in (0, 8, 16)], axis=2).astype(np.uint8)
         info = [{"id": i, "category_id": i // 80_000} for i in np.unique(segments).tolist() if i]
@@ -113,9 +120,9 @@ Coco = Callable[..., CocoStuff]
 
 @pytest.fixture
 def coco(tmp_path: Path, write: Callable[..., Path]) -> Coco:
-    """`coco({image id: official ids}, encoding)`: the same pictures as both splits, where COCO's archives put them."""
+    """`coco({image id: official ids}, encoding)` writes the same pictures as both splits, as in COCO's archives."""
 
-    def make(pictures: dict[int, Official], encoding: str, notation: Any = compressed, **options: Any) -> CocoStuff:
+    def make(pictures: dict[int, Official], encoding: str, notation: Any = compress, **options: Any) -> CocoStuff:
         for split in ("train2017", "val2017"):
             for number, picture in pictures.items():
                 write(tmp_path / "images" / split / f"{number:012}.jpg", np.zeros((*picture.shape, 3), np.uint8))
@@ -153,8 +160,8 @@ def masks(data: CocoStuff) -> Iterator[NDArray[np.uint8]]:
     ("encoding", "notation"),
     [
         ("pixelmaps", None),
-        ("stuff_json", compressed),
-        ("stuff_json", uncompressed),
+        ("stuff_json", compress),
+        ("stuff_json", count_runs),
         ("stuff_json", polygons),
         ("panoptic", None),
     ],
@@ -165,16 +172,16 @@ def test_every_encoding_of_a_picture_gives_the_mask_of_its_stuffthingmap(
     pictures = {9: official, 25: official[::-1], 30: official[5:10, :14]}
     for label_set in LABEL_SETS[encoding]:
         expected = list(masks(coco(pictures, "stuffthingmaps", label_set=label_set)))
-        found = list(masks(coco(pictures, encoding, notation, label_set=label_set)))
-        assert len(found) == 3
-        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+        decoded = list(masks(coco(pictures, encoding, notation, label_set=label_set)))
+        assert len(decoded) == 3
+        assert all(np.array_equal(one, other) for one, other in zip(decoded, expected, strict=True))
 
 
 def test_pixels_that_no_region_covers_count_nowhere(coco: Coco) -> None:
     nothing, sky = np.zeros((4, 6), int), np.full((4, 6), 157)
-    found = list(masks(coco({1: nothing, 2: sky}, "stuff_json")))
-    assert (found[0] == 255).all()
-    assert (found[1] == 157 - 92).all()
+    without, with_sky = masks(coco({1: nothing, 2: sky}, "stuff_json"))
+    assert (without == 255).all()
+    assert (with_sky == 157 - 92).all()
 
 
 def test_all_encodings_of_cocostuff_mini_give_the_same_masks(coco: Coco, shared_data: Path) -> None:
@@ -183,27 +190,27 @@ def test_all_encodings_of_cocostuff_mini_give_the_same_masks(coco: Coco, shared_
     expected = list(masks(coco(pictures, "stuffthingmaps", label_set="stuff_merged")))
     assert len(np.unique(expected[0])) > 3
     for encoding in ("pixelmaps", "stuff_json", "panoptic"):
-        found = masks(coco(pictures, encoding, label_set="stuff_merged"))
-        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True)), encoding
+        decoded = masks(coco(pictures, encoding, label_set="stuff_merged"))
+        assert all(np.array_equal(one, other) for one, other in zip(decoded, expected, strict=True)), encoding
 
 
 # The merged classes
 
 
 def test_the_panoptic_stuff_classes_are_those_of_its_published_list() -> None:
-    classes = CocoStuff.known_classes({"label_set": "stuff_merged"})
-    assert len(classes) == len(ids("stuff_merged")) == 54
+    classes = CocoStuff.classes_from_settings({"label_set": "stuff_merged"})
+    assert len(classes) == len(category_ids("stuff_merged")) == 54
     assert classes[:5] == ["things", "banner", "blanket", "bridge", "cardboard"]
     assert classes[36:39] == ["window-other", "tree-merged", "fence-merged"]
     assert classes[53] == "rug-merged"
-    assert names()[200] == "rug-merged"
+    assert category_names()[200] == "rug-merged"
 
 
 def test_every_stuff_class_is_kept_merged_or_dropped_once() -> None:
     merged = [part for parts in MERGED.values() for part in parts]
     assert len(merged) == len(set(merged)) == 43
     assert len(DROPPED) == len(set(DROPPED)) == 12
-    assert {*merged, *DROPPED} < {names()[i] for i in STUFF}
+    assert {*merged, *DROPPED} < {category_names()[i] for i in STUFF}
     assert len(STUFF) - len(merged) - len(DROPPED) == 53 - len(MERGED)
 
 
@@ -216,28 +223,28 @@ def test_every_stuff_class_is_kept_merged_or_dropped_once() -> None:
     ],
 )  # fmt: skip
 def test_a_class_goes_where_the_panoptic_task_put_it(name: str, into: str | None) -> None:
-    number = {name: i for i, name in names().items()}[name]
+    number = {name: i for i, name in category_names().items()}[name]
     index = class_indices("stuff_merged")[number]
-    assert (None if index == 255 else CocoStuff.known_classes({"label_set": "stuff_merged"})[index]) == into
+    assert (None if index == 255 else CocoStuff.classes_from_settings({"label_set": "stuff_merged"})[index]) == into
 
 
 def test_merging_keeps_what_the_panoptic_masks_behind_cocostuff_mini_tell_apart(shared_data: Path) -> None:
-    """Its masks were panoptic ones, each merged class put on one of its parts: none is dropped, no two become one."""
+    """Its masks hold one part of each merged class, so none of them may be dropped, and no two merged."""
     files = (shared_data / "cocostuff_mini/annotations").glob("*/*.png")
-    seen = np.unique(np.concatenate([np.unique(np.array(Image.open(file))) for file in files])).astype(int) + 1
-    stuff = seen[np.isin(seen, STUFF)]
+    ids = np.unique(np.concatenate([np.unique(np.array(Image.open(file))) for file in files])).astype(int) + 1
+    stuff = ids[np.isin(ids, STUFF)]
     classes = class_indices("stuff_merged")[stuff]
     assert len(stuff) > 40
     assert 255 not in classes
     assert len(set(classes.tolist())) == len(stuff)
 
 
-# Where things lie
+# Paths
 
 
 def test_class_names_need_no_folder() -> None:
-    assert CocoStuff.known_classes({"root": "nowhere"})[0] == "banner"
-    assert len(CocoStuff.known_classes({"label_set": "stuff_things"})) == 171
+    assert CocoStuff.classes_from_settings({"root": "nowhere"})[0] == "banner"
+    assert len(CocoStuff.classes_from_settings({"label_set": "stuff_things"})) == 171
 
 
 def test_images_may_lie_beside_the_annotations_and_in_nested_folders_under_older_names(
@@ -255,7 +262,7 @@ def test_images_may_lie_beside_the_annotations_and_in_nested_folders_under_older
 
 
 def test_panoptic_pngs_may_lie_where_detectron2_wants_them(tmp_path: Path, coco: Coco) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
+    data = coco(BANNER, "panoptic", label_set="stuff_merged")
     expected = list(masks(data))
     (tmp_path / "annotations/panoptic_val2017").rename(tmp_path / "panoptic_val2017")
     assert np.array_equal(list(masks(data)), expected)
@@ -276,11 +283,11 @@ def test_images_are_left_out_by_themselves_or_by_their_masks(tmp_path: Path, coc
     listed = tmp_path / "exclude.txt"
     listed.write_text(f"images/val2017/{92:012}.jpg\nannotations/{origins[encoding]}\n")
     data = coco(pictures, encoding, label_set="stuff_merged", exclude=str(listed))
-    classes = [names()[i] for i in ids("stuff_merged")]
+    classes = [category_names()[i] for i in category_ids("stuff_merged")]
     assert [classes[mask[0, 0]] for mask in masks(data)] == ["blanket", "cardboard"]
 
 
-# What is refused
+# Invalid data
 
 
 @pytest.mark.parametrize(
@@ -302,14 +309,14 @@ def test_a_label_set_that_an_encoding_does_not_hold_is_refused_with_those_that_i
 Change = Callable[[dict[str, Any]], None]
 
 
-def spoil(path: Path, change: Change) -> None:
+def edit_json(path: Path, change: Change) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda c: c["annotations"][0].update(category_id=44), r"categories \[44\].*stuff_train2017.json.*92 to 183"),
         (lambda c: c["annotations"][0].pop("segmentation"), "entries without segmentation"),
@@ -324,17 +331,17 @@ def spoil(path: Path, change: Change) -> None:
     ],
 )
 def test_a_faulty_json_file_is_named_with_what_is_wrong_in_it(
-    tmp_path: Path, coco: Coco, change: Change, said: str
+    tmp_path: Path, coco: Coco, change: Change, message: str
 ) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "stuff_json")
+    data = coco(BANNER, "stuff_json")
     path = tmp_path / "annotations/stuff_val2017.json"
-    spoil(path, change)
-    with pytest.raises(DataError, match=f"^{path}: .*{said}"):
+    edit_json(path, change)
+    with pytest.raises(DataError, match=f"^{path}: .*{message}"):
         data.val_set()
 
 
 def test_a_file_that_is_no_json_is_named(tmp_path: Path, coco: Coco, cut_short: Callable[[Path], None]) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "stuff_json")
+    data = coco(BANNER, "stuff_json")
     cut_short(tmp_path / "annotations/stuff_val2017.json")
     with pytest.raises(DataError, match=r"stuff_val2017.json: is no annotation file of COCO \(JSONDecodeError"):
         data.val_set()
@@ -347,7 +354,7 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, coco: Coco, cut_short: 
 def test_the_json_file_of_the_other_encoding_is_refused(
     tmp_path: Path, coco: Coco, there: str, file: str, asked: str
 ) -> None:
-    coco({9: np.full((4, 6), 92)}, there, label_set="stuff_merged")
+    coco(BANNER, there, label_set="stuff_merged")
     place = f"annotations/{file}"
     data = CocoStuff(root=str(tmp_path), encoding=asked, label_set="stuff_merged", val_masks=place)
     with pytest.raises(DataError, match=f"entries without .*data.encoding={asked} needs"):
@@ -374,7 +381,7 @@ def test_a_missing_image_or_mask_is_named(tmp_path: Path, coco: Coco, encoding: 
 
 
 def test_two_images_of_one_number_are_refused(coco: Coco, tmp_path: Path, write: Callable[..., Path]) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "stuff_json")
+    data = coco(BANNER, "stuff_json")
     write(tmp_path / "images/val2017/again/9.jpg", np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(DataError, match=r"000000000009.jpg and again/9.jpg are both image 9"):
         data.val_set()
@@ -382,20 +389,22 @@ def test_two_images_of_one_number_are_refused(coco: Coco, tmp_path: Path, write:
 
 def test_an_image_without_a_panoptic_annotation_is_named(tmp_path: Path, coco: Coco) -> None:
     data = coco({9: np.full((4, 6), 92), 25: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
-    spoil(tmp_path / "annotations/panoptic_val2017.json", lambda content: content["annotations"].pop())
+    edit_json(tmp_path / "annotations/panoptic_val2017.json", lambda content: content["annotations"].pop())
     with pytest.raises(DataError, match="1 of its images have no annotation; the first has the id 25"):
         data.val_set()
 
 
 def test_faulty_segments_are_named_with_their_image(tmp_path: Path, coco: Coco) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
-    spoil(tmp_path / "annotations/panoptic_val2017.json", lambda c: c["annotations"][0]["segments_info"][0].pop("id"))
+    data = coco(BANNER, "panoptic", label_set="stuff_merged")
+    edit_json(
+        tmp_path / "annotations/panoptic_val2017.json", lambda c: c["annotations"][0]["segments_info"][0].pop("id")
+    )
     with pytest.raises(DataError, match=r"segments_info of image 9 is no list of segments .*KeyError\('id'\)"):
         data.val_set()
 
 
 def test_panoptic_pngs_without_their_folder_are_named(tmp_path: Path, coco: Coco) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
+    data = coco(BANNER, "panoptic", label_set="stuff_merged")
     (tmp_path / "annotations/panoptic_val2017").rename(tmp_path / "gone")
     with pytest.raises(DataError, match="annotations/panoptic_val2017: no such folder, with the PNGs"):
         data.val_set()
@@ -412,25 +421,25 @@ def test_images_without_their_panoptic_png_are_listed_and_may_be_excluded(tmp_pa
     assert len(data.val_set()) == 1
 
 
-# Masks that cannot be used: one sample each
+# Unusable masks of single samples
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "message"),
     [("n0J", "do not add up to 6 x 4 pixels"), ("0", "do not add up to 6 x 4 pixels"), ("P", "are cut off")],
 )
-def test_damaged_runs_are_named_with_their_image(tmp_path: Path, coco: Coco, counts: str, said: str) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "stuff_json")
+def test_damaged_runs_are_named_with_their_image(tmp_path: Path, coco: Coco, counts: str, message: str) -> None:
+    data = coco(BANNER, "stuff_json")
     path = tmp_path / "annotations/stuff_val2017.json"
-    spoil(path, lambda content: content["annotations"][0]["segmentation"].update(counts=counts))
-    with pytest.raises(BadFileError, match=f"^{path}#9: .*({said})"):
+    edit_json(path, lambda content: content["annotations"][0]["segmentation"].update(counts=counts))
+    with pytest.raises(BadFileError, match=f"^{path}#9: .*({message})"):
         data.val_set()[0]
 
 
 def test_regions_that_overlap_are_refused(tmp_path: Path, coco: Coco) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "stuff_json")
+    data = coco(BANNER, "stuff_json")
     path = tmp_path / "annotations/stuff_val2017.json"
-    spoil(path, lambda content: content["annotations"].append(content["annotations"][0] | {"category_id": 93}))
+    edit_json(path, lambda content: content["annotations"].append(content["annotations"][0] | {"category_id": 93}))
     with pytest.raises(BadFileError, match=f"^{path}#9: .*regions overlap"):
         data.val_set()[0]
 
@@ -440,14 +449,14 @@ def test_regions_that_overlap_are_refused(tmp_path: Path, coco: Coco) -> None:
 def test_regions_are_drawn_as_pycocotools_encoded_them(shape: tuple[int, int], kinds: int) -> None:
     picture = np.random.default_rng(0).choice([*range(kinds), 255], shape).astype(np.uint8)
     runs = [regions.encode(np.asfortranarray(picture == kind, np.uint8))["counts"] for kind in range(kinds)]
-    assert np.array_equal(drawn(runs, list(range(kinds)), *shape), picture)
+    assert np.array_equal(draw_regions(runs, list(range(kinds)), *shape), picture)
     with pytest.raises(ValueError, match="run lengths"):
-        drawn([runs[0][:-1], *runs[1:]], list(range(kinds)), *shape)
+        draw_regions([runs[0][:-1], *runs[1:]], list(range(kinds)), *shape)
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
 def test_a_panoptic_png_that_is_not_rgb_is_named(tmp_path: Path, coco: Coco, mode: str) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
+    data = coco(BANNER, "panoptic", label_set="stuff_merged")
     path = tmp_path / f"annotations/panoptic_val2017/{9:012}.png"
     Image.new(mode, (6, 4)).save(path)
     with pytest.raises(BadFileError, match=f"^{path}: a panoptic PNG must be RGB.*'{mode}'"):
@@ -455,7 +464,7 @@ def test_a_panoptic_png_that_is_not_rgb_is_named(tmp_path: Path, coco: Coco, mod
 
 
 def test_segments_that_the_json_file_does_not_name_are_named(tmp_path: Path, coco: Coco) -> None:
-    data = coco({9: np.full((4, 6), 92)}, "panoptic", label_set="stuff_merged")
+    data = coco(BANNER, "panoptic", label_set="stuff_merged")
     path = tmp_path / f"annotations/panoptic_val2017/{9:012}.png"
     Image.new("RGB", (6, 4), (1, 2, 3)).save(path)  # 1 + 2 * 256 + 3 * 65536 is 197121
     with pytest.raises(BadFileError, match=rf"^{path}: segments \[197121\] are not in the JSON file"):
@@ -466,7 +475,7 @@ def test_segments_that_the_json_file_does_not_name_are_named(tmp_path: Path, coc
 def test_a_mask_of_another_size_than_its_image_is_named(
     tmp_path: Path, coco: Coco, write: Callable[..., Path], encoding: str
 ) -> None:
-    data = coco({9: np.full((4, 6), 92)}, encoding, label_set="stuff_merged")
+    data = coco(BANNER, encoding, label_set="stuff_merged")
     write(tmp_path / "images/val2017" / f"{9:012}.jpg", np.zeros((8, 6, 3), np.uint8))
     with pytest.raises(BadFileError, match=r"6 x 4 pixels and its image .* 6 x 8"):
         data.val_set()[0]
@@ -477,7 +486,7 @@ def test_each_bad_annotation_is_skipped_and_counted_by_itself(tmp_path: Path, co
     data = coco(pictures, "stuff_json", on_error="skip", max_skipped=0.7)
     path = tmp_path / "annotations/stuff_val2017.json"
     for place in (0, 2):
-        spoil(path, lambda c, place=place: c["annotations"][place]["segmentation"].update(counts="0"))
+        edit_json(path, lambda c, place=place: c["annotations"][place]["segmentation"].update(counts="0"))
     samples = data.val_set()
     bad = data.bad_files(samples)
     for index in range(3):

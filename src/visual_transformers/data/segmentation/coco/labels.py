@@ -1,7 +1,7 @@
-"""COCO-Stuff's categories by their official ids, and the label sets that number them for a model.
+"""COCO-Stuff's categories by their official ids, and the label sets that map them to class indices.
 
-An id is 0 for an unlabeled pixel, 1 to 91 for a thing, 92 to 182 for stuff, 183 for 'other' (all things together, where
-an encoding does not tell them apart), and 184 to 200 for stuff that the panoptic task merged.
+An id is 0 for an unlabeled pixel, 1 to 91 for a thing, 92 to 182 for stuff, 183 for 'other' (all things together, in
+encodings that do not tell them apart), and 184 to 200 for stuff that the panoptic task merged.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_transformers.data.normalization import IGNORE
+from visual_transformers.data.normalization import IGNORE_INDEX
 
 LabelSet = Literal["stuff", "stuff_things", "stuff_merged"]
 
 EMPTY_THINGS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91})
-"""Ids of the thing classes that were removed from COCO: no pixel ever has them."""
+"""Ids of thing classes that were removed from COCO: no pixel has them."""
 THINGS = [i for i in range(1, 92) if i not in EMPTY_THINGS]
 STUFF = list(range(92, 183))
 OTHER = 183
@@ -42,17 +42,17 @@ MERGED = {
     "wall-other-merged": ("wall-other", "wall-concrete", "wall-panel"),
     "rug-merged": ("mat", "rug", "carpet"),
 }
-"""What the panoptic task made of 43 stuff classes, as cocodataset.org/#panoptic-eval lists it; ids 184 to 200."""
+"""The panoptic task's classes 184 to 200, merged from 43 stuff classes (list: cocodataset.org/#panoptic-eval)."""
 DROPPED = (
     "furniture-other", "metal", "plastic", "solid-other", "structural-other", "waterdrops", "textile-other", "cloth",
     "clothes", "plant-other", "wood", "ground-other",
 )  # fmt: skip
-"""The stuff classes that the panoptic task leaves unlabeled, by the same list."""
+"""Stuff classes that the panoptic task leaves unlabeled, from the same list."""
 
 
 @cache
-def names() -> dict[int, str]:
-    """Class names by official id, 1 to 200; that of 183 is what Detectron2 calls it."""
+def category_names() -> dict[int, str]:
+    """Class names by official id, 1 to 200; that of 183 is from Detectron2."""
     text = (files("visual_transformers.data.segmentation.coco") / "labels.txt").read_text(encoding="utf-8")
     single = {int(number): name for number, name in (line.split(": ", 1) for line in text.splitlines())}
     return single | {OTHER: "things"} | dict(enumerate(MERGED, OTHER + 1))
@@ -60,25 +60,25 @@ def names() -> dict[int, str]:
 
 @cache
 def merged_ids() -> dict[int, int]:
-    """Into which panoptic category each of the 91 stuff ids went: itself, a merged one, or 0 for none."""
+    """Panoptic category of each of the 91 stuff ids: itself, a merged one, or 0 for none."""
     parts = {part: number for number, merged in enumerate(MERGED, OTHER + 1) for part in MERGED[merged]}
     parts |= dict.fromkeys(DROPPED, 0)
-    return {i: parts.get(names()[i], i) for i in STUFF}
+    return {i: parts.get(category_names()[i], i) for i in STUFF}
 
 
 @cache
-def ids(label_set: LabelSet) -> list[int]:
-    """Official ids of a label set's classes, in the order of the model's outputs."""
+def category_ids(label_set: LabelSet) -> list[int]:
+    """Official ids of a label set's classes, in the order of the class indices."""
     merged = sorted(set(merged_ids().values()) - {0})
     return {"stuff": STUFF, "stuff_things": THINGS + STUFF, "stuff_merged": [OTHER, *merged]}[label_set]
 
 
 def class_indices(label_set: LabelSet) -> NDArray[np.int64]:
-    """The class index of every official id (201 of them), `IGNORE` where the label set has none."""
-    indices = np.full(201, IGNORE)
-    indices[ids(label_set)] = np.arange(len(ids(label_set)))
+    """Class index of every official id, (201,); the ignore index if the label set has none."""
+    indices = np.full(201, IGNORE_INDEX)
+    indices[category_ids(label_set)] = np.arange(len(category_ids(label_set)))
     if label_set == "stuff_merged":
         indices[THINGS] = indices[OTHER]
-        indices[0] = IGNORE  # also where the dropped ones find themselves
+        indices[0] = IGNORE_INDEX  # also for dropped classes, whose merged id is 0
         indices[STUFF] = indices[[merged_ids()[i] for i in STUFF]]
     return indices

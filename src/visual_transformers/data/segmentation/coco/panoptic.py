@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_transformers.data.io.file_index import FileIndex, Packed
-from visual_transformers.data.io.file_listing import files_below
+from visual_transformers.data.io.file_index import FileIndex, PackedBytes
+from visual_transformers.data.io.file_listing import list_files
 from visual_transformers.data.io.files import read_segments
-from visual_transformers.data.normalization import IGNORE
-from visual_transformers.data.segmentation.coco.annotations import CocoJson, Kind
+from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.segmentation.coco.annotations import AnnotationFormat, CocoJson
 from visual_transformers.data.segmentation.coco.labels import THINGS, merged_ids
-from visual_transformers.data.segmentation.pairing import refuse_unmasked
+from visual_transformers.data.segmentation.pairing import check_missing_masks
 from visual_transformers.errors import BadFileError, DataError
 
-KIND = Kind(
+FORMAT = AnnotationFormat(
     encoding="panoptic",
     example="panoptic_train2017.json",
     keys=frozenset({"image_id", "file_name", "segments_info"}),
@@ -29,90 +29,90 @@ KIND = Kind(
 def read(
     path: Path, images: Path, classes: NDArray[np.int64], layout: str, excluded: Set[str] = frozenset()
 ) -> tuple[FileIndex, SegmentMasks]:
-    """The images that an annotation file lists, and their masks.
+    """Read the images that an annotation file lists, and their masks.
 
     Args:
-        path: the annotation file; its PNGs lie in a folder of the same name without .json, beside it or one above.
-        images: the folder of the images.
-        classes: the class index of every official id.
-        layout: what the data set should look like, for messages.
+        path: the annotation file; its PNGs lie in a folder of the same name without .json, next to it or one above.
+        images: folder of the images.
+        classes: class index of every official id.
+        layout: expected layout, for messages.
         excluded: absolute paths of images that need no PNG.
 
     Raises:
-        MissingMasksError: if others have none.
-        DataError: if the file is of another kind, or an image is not there.
+        MissingMasksError: if other images have no PNG.
+        DataError: if the file is of another format, or an image is missing.
     """
-    content = CocoJson.read(path, KIND, layout)
+    content = CocoJson.read(path, FORMAT, layout)
     by_image = {entry["image_id"]: entry for entry in content.annotations}
     if missing := [number for number in content.images if number not in by_image]:
         raise DataError(f"{path}: {len(missing)} of its images have no annotation; the first has the id {missing[0]}")
     entries = [by_image[number] for number in content.images]
-    segments = [_segments(entry, path) for entry in entries]
-    content.check_categories({category for parts in segments for _, category in parts})
-    rows = Packed([np.array(parts, np.uint32).tobytes() for parts in segments])
-    pngs = FileIndex(_folder(path, layout), [entry["file_name"] for entry in entries])
-    files = content.files(images, layout)
-    present = set(files_below(pngs.root, (".png",)))
-    alone = [(files[place], pngs[place]) for place, name in enumerate(pngs.names()) if name not in present]
-    refuse_unmasked(alone, excluded, len(files))
-    return files, SegmentMasks(pngs, rows, classes)
+    segments = [_list_segments(entry, path) for entry in entries]
+    content.check_categories({category for rows in segments for _, category in rows})
+    packed = PackedBytes([np.array(rows, np.uint32).tobytes() for rows in segments])
+    pngs = FileIndex(_find_png_folder(path, layout), [entry["file_name"] for entry in entries])
+    files = content.find_images(images, layout)
+    present = set(list_files(pngs.root, (".png",)))
+    unmasked = [(files[index], pngs[index]) for index, name in enumerate(pngs.names()) if name not in present]
+    check_missing_masks(unmasked, excluded, len(files))
+    return files, SegmentMasks(pngs, packed, classes)
 
 
 class SegmentMasks:
-    """Masks whose files hold ids of segments.
+    """Masks in files of segment ids.
 
     Args:
         files: one panoptic PNG for each image.
-        rows: for each image the ids of its segments in order, each with its category: uint32 (segments, 2).
-        classes: the class index of every official id.
+        rows: sorted segment ids of each image, each with its category: uint32 (segments, 2).
+        classes: class index of every official id.
     """
 
-    def __init__(self, files: FileIndex, rows: Packed, classes: NDArray[np.int64]):
+    def __init__(self, files: FileIndex, rows: PackedBytes, classes: NDArray[np.int64]):
         self.files, self.rows, self.classes = files, rows, classes
 
     def labels(self, index: int) -> NDArray[np.uint8]:
-        """Class indices (H, W); what belongs to no segment (id 0) counts nowhere.
+        """Read class indices (H, W), with the ignore index for pixels of no segment (id 0).
 
         Raises:
             BadFileError: if the file cannot be read, or holds a segment that the JSON file does not name.
         """
         ids, categories = np.frombuffer(self.rows[index], np.uint32).reshape(-1, 2).T
         known = np.concatenate([np.zeros(1, np.uint32), ids])
-        labels = np.concatenate([[IGNORE], self.classes[categories]]).astype(np.uint8)
+        labels = np.concatenate([[IGNORE_INDEX], self.classes[categories]]).astype(np.uint8)
         segments = read_segments(self.files[index])
-        places = np.searchsorted(known, segments).clip(max=len(known) - 1)
-        if (unknown := known[places] != segments).any():
+        rows = np.searchsorted(known, segments).clip(max=len(known) - 1)
+        if (unknown := known[rows] != segments).any():
             raise BadFileError(
                 self.files[index],
-                f"segments {np.unique(segments[unknown])[:10].tolist()} are not in the JSON file; both must be of one "
-                "release of the annotations",
+                f"segments {np.unique(segments[unknown])[:10].tolist()} are not in the JSON file. Use PNGs and JSON "
+                "file of the same release.",
             )
-        return labels[places]
+        return labels[rows]
 
     def origin(self, index: int) -> str:
-        """The PNG."""
+        """Return the PNG."""
         return str(self.files[index])
 
-    def subset(self, places: NDArray[np.int64]) -> SegmentMasks:
-        """The masks at some places."""
-        return SegmentMasks(self.files.subset(places), self.rows.subset(places), self.classes)
+    def subset(self, indices: NDArray[np.int64]) -> SegmentMasks:
+        """Select masks by their indices."""
+        return SegmentMasks(self.files.subset(indices), self.rows.subset(indices), self.classes)
 
 
-def _segments(entry: dict[str, Any], path: Path) -> list[tuple[int, int]]:
-    """The ids of an image's segments in order, each with its category."""
+def _list_segments(entry: dict[str, Any], path: Path) -> list[tuple[int, int]]:
+    """List the segments of an image by id, each with its category."""
     try:
         return sorted((segment["id"], segment["category_id"]) for segment in entry["segments_info"])
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: segments_info of image {entry['image_id']} is no list of segments with an id and a category_id "
-            f"({error!r}); mend the file, or fetch it again"
+            f"({error!r}). Correct the file, or download it again."
         ) from error
 
 
-def _folder(path: Path, layout: str) -> Path:
-    """Beside the JSON file, where COCO's archives put the PNGs, or one above, where Detectron2 wants them."""
-    choices = path.with_suffix(""), path.parent.parent / path.stem
-    for choice in choices:
-        if choice.is_dir():
-            return choice
-    raise DataError(f"{choices[0]}: no such folder, with the PNGs of {path.name}; expected the layout\n{layout}")
+def _find_png_folder(path: Path, layout: str) -> Path:
+    """Find the PNGs next to the JSON file, as in COCO's archives, or one folder above, as in Detectron2."""
+    candidates = path.with_suffix(""), path.parent.parent / path.stem
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise DataError(f"{candidates[0]}: no such folder, with the PNGs of {path.name}; expected the layout\n{layout}")

@@ -1,8 +1,8 @@
 "use strict";
 
-// A click on a heading sorts its table by that column, another click the other way round. Cells that say nothing stay last.
+// A click on a heading sorts its table by that column, another click reverses the order. Empty cells stay last.
 
-// A number may be followed by its spread, its source or its range: 71.5 ± 0.2, 72.0 (paper), 12 of 15.
+// A number may be followed by its standard deviation, its source or its maximum: 71.5 ± 0.2, 72.0 (paper), 12 of 15.
 const number = (text) => (/^[+-]?[\d.]+(e[+-]?\d+)?( ?[±(].*| of .*)?$/.test(text) ? parseFloat(text) : NaN);
 
 function sort(table, column) {
