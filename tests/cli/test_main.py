@@ -57,7 +57,7 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["task=segmentation", "model=resnet18"], ["model=resnet18 is for classification", "choose another model"]),
         (["mode=tarin"], ["error: mode=tarin: no such option; did you mean train?"]),
         (["input=photo.jpg"], ["error: input: only for mode=predict and mode=explain. Choose that mode"]),
-        (["mode=export", "predict.top=3"], ["error: predict.top: only for mode=predict. Choose that mode"]),
+        (["mode=export", "predict.top=3"], ["error: predict", "only for mode=predict. Choose that mode"]),
         (["mode=predict"], ["mode=predict needs a trained model"]),
         (["mode=test"], ["mode=test needs a trained model", "weights=PATH"]),
         (["data=imagenet", "data.root=/nowhere"], ["/nowhere", "/nowhere/train/<class>"]),
@@ -65,7 +65,7 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["hardware.precision=fp16"], ["fp16 needs a GPU"]),
         (["data=null"], ["Config group"]),
         (["training=null"], ["training", "expected a group of keys"]),
-        (["study=ablation_tokens"], ["study=ablation_tokens is a sweep of several runs; start it with -m"]),
+        (["study=ablation_tokens"], ["study=ablation_tokens compares several runs. Start it with -m"]),
         (["hydra.run.dir=/proc/nowhere"], ["No such file or directory", "/proc/nowhere"]),
     ],
 )
@@ -157,7 +157,14 @@ def test_a_bad_file_met_by_a_loader_worker_ends_the_program_with_a_sentence(comm
 
 @pytest.mark.parametrize("path", ["in/[12]?*.jpg", "my photos/a b.png", "{x}/(y).png", "it's.png", "a=b:c.png", "x\\y"])
 def test_paths_need_no_quotes_of_hydra_s(composed, path):
-    given = [f"input={path}", f"weights={path}", "data=imagenet", f"data.root={path}", f"data.exclude={path}"]
+    given = [
+        "mode=predict",
+        f"input={path}",
+        f"weights={path}",
+        "data=imagenet",
+        f"data.root={path}",
+        f"data.exclude={path}",
+    ]
     cfg = composed(*expand(given))
     assert cfg.input == cfg.weights.file == cfg.data.root == cfg.data.exclude == path
 
@@ -186,7 +193,7 @@ def test_published_weights_come_with_their_model_and_preparation_and_ask_for_no_
     Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
     ended = command("mode=predict", "weights=torchvision:ResNet50_Weights.IMAGENET1K_V2", "input=photo.png")
     assert ended.returncode == 1
-    assert "is not the published file, for its hash differs" in ended.stderr
+    assert "is not the published file, because its hash differs" in ended.stderr
 
 
 def test_published_weights_name_the_run():

@@ -110,7 +110,7 @@ def test_hydra_s_change_of_folder_is_refused(command, tmp_path):
     ended = command(*SMALL, "hydra.job.chdir=true")
     assert ended.returncode == 1
     assert not (tmp_path / "runs").exists()
-    assert "hydra.job.chdir=true: paths are relative to the folder where the command is typed" in ended.stderr
+    assert "hydra.job.chdir=true: not supported, because paths are relative to the current folder" in ended.stderr
 
 
 @pytest.mark.parametrize("device", ["cpu"])

@@ -319,8 +319,8 @@ def test_a_trial_that_fails_does_not_end_a_search(command, tmp_path):
     space = yaml.safe_load((SWEEPS / "search.yaml").read_text())
     space["hydra"]["sweeper"]["params"] = {"optimizer.lr": "choice(1e30, 0.01)"}
     space["defaults"][1]["override /hydra/sweeper/sampler"] = "random"  # whose second of three draws is the first rate
-    (tmp_path / "mine/sweep").mkdir(parents=True)
-    (tmp_path / "mine/sweep/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump(space))
+    (tmp_path / "mine/study").mkdir(parents=True)
+    (tmp_path / "mine/study/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump(space))
     ended = command("--config-dir", "mine", "-m", *TINY, "study=mine", "hydra.sweeper.n_trials=3")
     assert ended.returncode == 1
     assert ended.stdout.count("jobs are due") == 3

@@ -307,7 +307,7 @@ def test_a_variable_trusts_as_the_key_does(composed, my_package, monkeypatch):
     monkeypatch.setenv(TRUST_VARIABLE, "other, mynet")
     assert validate(composed("trust=[mine]")).trust == ["mine", "other", "mynet"]
     monkeypatch.setenv(TRUST_VARIABLE, "os.system('x')")
-    with pytest.raises(ConfigError, match=r"trust=os\.system\('x'\): expected the name of a package"):
+    with pytest.raises(ConfigError, match=r"trust=os\.system\('x'\): expected a package name"):
         validate(composed())
 
 

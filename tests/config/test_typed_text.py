@@ -172,5 +172,5 @@ def test_a_variable_that_is_not_set_is_said_with_its_key(composed):
 
 
 def test_a_seed_that_no_generator_takes_is_refused(composed):
-    with pytest.raises(ConfigError, match=r"seed=18446744073709551616: must be at most"):
+    with pytest.raises(ConfigError, match=r"seed=18446744073709551616: must be at least 0 and at most"):
         validate(composed("seed=18446744073709551616"))

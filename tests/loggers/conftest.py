@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 
 from visual_transformers.loggers import RunInfo
 
@@ -18,6 +20,13 @@ def _isolate_wandb(tmp_path_factory, monkeypatch) -> None:
     for name, place in places.items():
         monkeypatch.setenv(name, str(home / place))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_service() -> Iterator[None]:
+    """Stop W&B's service after each module: a module may have killed it, and the next one would look for it."""
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture

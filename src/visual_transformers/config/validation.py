@@ -61,6 +61,8 @@ def validate(cfg: DictConfig, choices: dict[str, str] | None = None, overrides: 
     Raises:
         ConfigError: with every problem that was found.
     """
+    if cfg.get("mode") not in CONFIGS:
+        raise ConfigError(f"mode={cfg.get('mode')}: expected one of {', '.join(CONFIGS)}")
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
