@@ -33,6 +33,7 @@ SMALL_SCENES = ["task=segmentation", "data.image_size=48", "data.train_scenes=24
     ],
     ids=["vt_fpn", "panoptic_fpn", "vt_resnet18", "resnet18"],
 )
+@pytest.mark.slow
 def test_a_short_training_with_the_default_settings_learns(composed, tmp_path, arguments, floor):
     """The background alone gives mIoU 0.09. VT-FPN had 0.083 when its tokens drowned the pixels, and has 0.141 now."""
     quiet = ["logger=[files]", "logger.files.curves=false", "hardware.threads=1"]
@@ -70,6 +71,7 @@ def test_the_table_has_the_recorded_scores():
 # The program that measures them
 
 
+@pytest.mark.slow
 def test_a_finished_command_is_not_run_again_and_a_score_below_its_floor_is_said(tmp_path):
     settings = "data.image_size=32 data.batch_size=360 model.token_channels=32 hardware.threads=1 training.steps=1"
     promise = Promise(settings, 0.99)

@@ -16,6 +16,7 @@ from tests.support.watching import EVALUATING, SAVING, STEP
 AIMS = [Aim(signal.SIGKILL, STEP), Aim(signal.SIGTERM, EVALUATING), Aim(signal.SIGUSR2, SAVING)]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_step_an_evaluation_and_a_checkpoint_ends_as_the_uninterrupted_one(tmp_path):
     campaign = kill_and_compare(tmp_path, AIMS, epochs=3)
     campaign.print()

@@ -254,6 +254,7 @@ def test_checkpoints_are_due_by_steps_and_by_time(tiny, tmp_path, every, due):
     assert not run.step_save_due and not run.wants_timed_save()
 
 
+@pytest.mark.slow
 def test_only_the_best_few_weights_are_kept(tiny, tmp_path):
     runner.train(tiny("training.epochs=4", "checkpoint.top_k=2"), tmp_path)
     epochs = sorted((r for r in records(tmp_path) if r["kind"] == "epoch"), key=lambda r: -r["val/top1"])

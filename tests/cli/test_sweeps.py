@@ -226,6 +226,7 @@ def test_a_finished_job_of_other_settings_is_not_taken_for_this_one(sweep, tmp_p
     assert (tmp_path / "sweeps/sweep/0/earlier-1/config.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_with_the_job_at_hand(sweep, tmp_path):
     command = [sys.executable, "-m", "visual_transformers", *TINY, "-m", "seed=0,1", *LONG]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -241,6 +242,7 @@ def test_a_sweep_that_was_killed_goes_on_with_the_job_at_hand(sweep, tmp_path):
     assert steps == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_submitit_runs_jobs_as_processes_of_their_own_without_m(sweep, tmp_path):
     ended = sweep("hardware=submitit_local", "hardware.threads=1", "seed=0,1", "hydra.launcher.tasks_per_node=2")
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -248,6 +250,7 @@ def test_submitit_runs_jobs_as_processes_of_their_own_without_m(sweep, tmp_path)
     assert json.loads((tmp_path / "sweeps/sweep/1/status.json").read_text())["about"]["devices"] == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_its_scheduler_wants_back_is_started_again_and_loses_no_step(sweep, tmp_path):
     command = [sys.executable, "-m", "visual_transformers", *TINY, "hardware=submitit_local", "hardware.threads=1"]
     command += ["seed=0", *LONG]

@@ -85,6 +85,7 @@ def run_single_process(case: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("world", SPLITS)
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_processes_with_different_numbers_of_images_compute_what_one_process_does(case, name, world):
     parts = [result[name] for result in case["results"][world]]
     for step, whole in enumerate(run_single_process(case, name)):

@@ -94,6 +94,7 @@ def train_all_cases(cfg, directory: Path) -> float:
 
 
 @pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.slow
 def test_several_processes_give_the_weights_and_the_loss_of_one(tiny, tmp_path, count):
     """Batches have uneven sizes, some below the world size, and are cut into micro-batches.
 
@@ -118,6 +119,7 @@ DOUBLE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_two_devices_with_synchronised_batch_norm_is_that_on_one(tiny, tmp_path):
     """Weights, records and scores agree, although 55 images are shared unevenly."""
     for count in (1, 2):
@@ -152,6 +154,7 @@ def fail_on_rank_1(cfg, directory: Path) -> float:
         ("mistake", RuntimeError, r"(?s)process 1 failed:.*test_collectives.py.*ours"),
     ],
 )
+@pytest.mark.slow
 def test_an_error_on_any_rank_stops_all_and_is_raised(tiny, kind, error, said):
     began = time.monotonic()
     with pytest.raises(error, match=said):
@@ -165,6 +168,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_torchrun_starts_one_run(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m"]
     program = ["visual_transformers", "name=torchrun", *SMALL]
@@ -192,6 +196,7 @@ def save_slowly_when_stopped(cfg, directory: Path) -> float:
     return runner.train(cfg, directory)
 
 
+@pytest.mark.slow
 def test_a_stop_of_several_processes_waits_for_the_checkpoint(tiny, tmp_path):
     cfg = tiny("hardware.devices=2", "data.image_size=16", "data.batch_size=50")
     with pytest.raises(Interrupted, match="stopped at step 2 of"):  # signalled after step 1, agreed one step later
@@ -205,6 +210,7 @@ def kill_rank_1(cfg, directory: Path) -> float:
     return float(collectives.all_reduce_sum(torch.ones(1)))
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_named(tiny, tmp_path):
     with pytest.raises(RunError, match=r"process 1 terminated with signal SIGKILL.*memory"):
         run_on_devices(kill_rank_1, tiny("hardware.devices=2"), tmp_path)
@@ -221,6 +227,7 @@ def run_as_task(cfg) -> float:
     return run_on_devices(sum_ranks, cfg, Path("unused"))
 
 
+@pytest.mark.slow
 def test_tasks_of_submitit_find_each_other(tiny, tmp_path):
     executor = submitit.LocalExecutor(tmp_path)
     executor.update_parameters(tasks_per_node=2, timeout_min=5)

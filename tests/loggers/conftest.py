@@ -24,7 +24,8 @@ def _isolate_wandb(tmp_path_factory, monkeypatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _own_service() -> Iterator[None]:
-    """Stop W&B's service after each module: a module may have killed it, and the next one would look for it."""
+    """Stop W&B's service after each module, and forget its address, which a test's environment may have restored."""
+    os.environ.pop("WANDB_SERVICE", None)
     yield
     wandb.teardown()
 

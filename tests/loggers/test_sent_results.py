@@ -119,6 +119,7 @@ def test_tensorboard_has_scores_pictures_tables_and_the_configuration(trained):
     assert "| class | recall | precision |" in texts["classes/text_summary"]
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_is_complete_in_both(tmp_path):
     settings = ["name=run", "training.epochs=2", *TINY, *LOGGERS, "logger=[console,files,wandb,tensorboard]"]
     with WatchedProcess(tmp_path, settings, 4) as process:

@@ -280,6 +280,7 @@ def test_the_command_line_reports_by_its_exit_code(folders: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("moment", [None, 0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_after_the_start_stops_it_and_its_workers(tmp_path: Path, moment: float | None) -> None:
     arguments = ["mode=check_data", "task=segmentation", "data.train_scenes=1000000", "check_data.workers=2"]
     command, workers = [sys.executable, "-u", "-m", "visual_transformers", *arguments], list[str]()

@@ -23,6 +23,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_real_run_becomes_a_row_with_its_facts(tiny, composed, tmp_path, report_of):
     runner.train(tiny(), tmp_path / "runs" / "tiny")
     status = json.loads((tmp_path / "runs" / "tiny" / "status.json").read_text())
