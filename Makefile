@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Everything runs in .venv, which `setup` makes and keeps up to date.
+# `make` without a target lists the targets. Everything runs in .venv, which `setup` creates and keeps up to date.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,20 +16,20 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(BIN)/pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
 	@touch $@
 
-setup: $(VENV)/installed ## make the virtual environment and install the package into it
+setup: $(VENV)/installed ## create the virtual environment and install the package into it
 
 run: setup ## train and test VT-ResNet-18 on the embedded handwritten digits
 	$(BIN)/python -m visual_transformers
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
-test: setup ## the test suite without its slow part
+test: setup ## run the test suite without its slow part
 	$(PYTEST)
 
-test-all: test ## the test suite with its slow part (what CI runs)
+test-all: test ## run the test suite with its slow part
 	$(PYTEST) -m slow
 
 RESOLUTION ?= lowest-direct
-test-versions: ## a part of the test suite on the oldest versions that setup.cfg allows (RESOLUTION=highest: the newest)
+test-versions: ## run a part of the test suite with the oldest versions that setup.cfg allows (RESOLUTION=highest: the newest)
 	$(PYTHON) -m pip install --quiet uv
 	uv venv --quiet --python $(PYTHON) .venv-$(RESOLUTION)
 	uv pip install --quiet --python .venv-$(RESOLUTION) --resolution $(RESOLUTION) --editable '.[dev]'
@@ -37,25 +37,25 @@ test-versions: ## a part of the test suite on the oldest versions that setup.cfg
 		tests/models tests/tasks tests/config tests/training tests/modes/test_export.py tests/cli/test_sweeps.py
 
 SECONDS ?= 600
-fuzz: setup ## files, names and settings at random for 600 s (SECONDS=600), each read or refused in a sentence
+fuzz: setup ## try random files, names and settings for 600 s (SECONDS=600): each must be read, or refused with a clear message
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.fuzz --seconds $(SECONDS)
 
 RECORD ?=
-test-defaults: setup ## train every model with its defaults, compare scores with floors (hours; RECORD=--record)
+test-defaults: setup ## train every model with its defaults, and require a minimum score of each (hours; RECORD=--record)
 	$(BIN)/python -m tests.support.defaults $(RECORD)
 
 KILLS ?= 20
-test-kill: setup ## kill a training 20 times (KILLS=20) and compare it with an uninterrupted one
+test-kill: setup ## kill a training run 20 times (KILLS=20), and compare it with an uninterrupted one
 	$(BIN)/python -m tests.support.killing --kills $(KILLS)
 
-test-devices: setup ## compare two devices with one on images (DATA=PATH, with train and val)
+test-devices: setup ## compare two devices with one on photographs (DATA=PATH with the folders train and val)
 	$(BIN)/python -m tests.support.devices $(DATA)
 
 SELECT ?=
-test-cluster: setup ## sweeps on a real SLURM cluster, set up on Debian as root (SELECT="array or preempted")
+test-cluster: setup ## test sweeps on a real SLURM cluster, which it sets up (Debian, as root; SELECT="array or preempted")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -k "$(SELECT)" tests/cluster
 
-check: setup ## lint, format, types and layers
+check: setup ## check lint, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -64,7 +64,7 @@ check: setup ## lint, format, types and layers
 docs: setup ## write docs/configuration.md from conf/ and the signatures behind it
 	$(BIN)/python -m tests.support.configuration_page
 
-bench: setup ## performance comparisons, each in one run
+bench: setup ## run the benchmarks of benchmarks/README.md
 	$(BIN)/python benchmarks/reassociation.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/index_memory.py

@@ -133,7 +133,7 @@ def test_a_run_writes_its_config_scores_curves_pictures_and_checkpoints(finished
     assert [r["step"] for r in records(finished) if r["kind"] == "step"] == [2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("stop_at", [3, 4])
+@pytest.mark.parametrize("stop_at", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_stopped_by_ctrl_c_and_resumed_ends_as_the_uninterrupted_one(
     tiny, finished, tmp_path, monkeypatch, weights_of, stop_at
 ):
@@ -221,6 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, tmp_pa
     assert not (tmp_path / "checkpoints" / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_resume_never_sets_the_earlier_run_aside(tiny, tmp_path):
     short = ("training.epochs=1", "schedule.warmup_epochs=0")
     runner.train(tiny(*short), tmp_path)

@@ -30,6 +30,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (
 )
 from omegaconf import OmegaConf, open_dict
 
+from visual_transformers.config.schema import CONFIGS
 from visual_transformers.errors import ConfigError, Interrupted, RunError
 from visual_transformers.runs.lock import RunLock
 from visual_transformers.runs.sweep_dir import LAUNCHED_JOBS, NEW, TRAIN, Job, SweepFolder, describe_log
@@ -49,7 +50,7 @@ class ResumableLauncher(ABC):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs for Hydra; `initial_job_idx` is ignored, because jobs keep their numbers."""
         folder = Path(str(self.config.hydra.sweep.dir))
-        modes = [mode_of(overrides, str(self.config.mode)) for overrides in job_overrides]
+        modes = [self.mode_of(overrides) for overrides in job_overrides]
         with RunLock(folder, "sweep", "sweep.name"):  # another command could give the same numbers to other jobs
             numbered = SweepFolder(folder).assign_numbers(job_overrides, modes)
             jobs = list(dict.fromkeys(numbered))  # a search may draw one twice
@@ -61,6 +62,14 @@ class ResumableLauncher(ABC):
             self.start(due)
         self.wait(jobs)
         return [self.result_of(job) for job in numbered]
+
+    def mode_of(self, overrides: Sequence[str]) -> str:
+        """Return the mode of a job. An option of the group `mode` that the user has written may have another name."""
+        options = (text.removeprefix("mode=") for text in overrides if text.startswith("mode="))
+        option = next(options, str(self.config.mode))
+        if option in CONFIGS:
+            return option
+        return str(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)).mode)
 
     def is_due(self, job: Job) -> bool:
         """Return True if the job should start, according to its folder."""
@@ -139,11 +148,6 @@ class ResumableLauncher(ABC):
             result.status = JobStatus.FAILED
             result.return_value = RunError(f"job {job.number} is {state}: {status.get('error') or describe_log(job)}")
         return result
-
-
-def mode_of(overrides: Collection[str], default: str) -> str:
-    """Return the mode of a job."""
-    return next((text.removeprefix("mode=") for text in overrides if text.startswith("mode=")), default)
 
 
 def _of_jobs(numbers: list[int]) -> str:

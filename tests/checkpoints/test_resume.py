@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_does_not_replace_the_previous_one(tiny, crashed, t
     assert [train_state.read(path)["step"] for path in (files.last, files.previous) if path.exists()] == [4, 4]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
 def test_a_run_stopped_during_an_evaluation_loses_nothing(tiny, uninterrupted, tmp_path, monkeypatch, number):
     logits = Components.logits
 

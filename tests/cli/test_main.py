@@ -58,6 +58,7 @@ def test_cfg_job_prints_the_whole_resolved_configuration(command):
         (["mode=tarin"], ["error: mode=tarin: no such option; did you mean train?"]),
         (["input=photo.jpg"], ["error: input: only for mode=predict and mode=explain. Choose that mode"]),
         (["mode=export", "predict.top=3"], ["error: predict", "only for mode=predict. Choose that mode"]),
+        (["mode=predict", "predict.tpo=3"], ["error: predict.tpo: no such key; did you mean predict.top?"]),
         (["mode=predict"], ["mode=predict needs a trained model"]),
         (["mode=test"], ["mode=test needs a trained model", "weights=PATH"]),
         (["data=imagenet", "data.root=/nowhere"], ["/nowhere", "/nowhere/train/<class>"]),
@@ -172,6 +173,14 @@ def test_paths_need_no_quotes_of_hydra_s(composed, path):
 @pytest.mark.parametrize("argument", ["input=photos/*.jpg", "weights.file=a,b", "input='quoted [1]'", "seed=[1]"])
 def test_other_arguments_stay_as_they_are(argument):
     assert expand([argument]) == [argument]
+
+
+def test_keys_of_some_modes_are_added_to_a_sweep_over_modes():
+    """Hydra composes such a sweep without its modes, and would refuse their keys."""
+    assert expand(["-m", "mode=predict,explain", "input=x", "seed=0"])[2:] == ["++input=x", "seed=0"]
+    assert expand(["hardware=slurm", "study=mine", "profile.seconds=0"])[2:] == ["++profile.seconds=0"]
+    assert expand(["-m", "mode=profile", "profile.seconds=0,1"])[2:] == ["profile.seconds=0,1"]
+    assert expand(["mode=mine", "predict.top=1"])[1:] == ["predict.top=1"]
 
 
 @pytest.mark.parametrize("mode", ["test", "predict", "explain", "export"])

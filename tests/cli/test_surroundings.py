@@ -35,6 +35,7 @@ def run(
     )
 
 
+@pytest.mark.slow
 def test_a_folder_of_temporary_files_that_is_too_long_ends_a_run_with_a_sentence(tmp_path):
     long = tmp_path / ("x" * 90)
     long.mkdir()
@@ -52,6 +53,7 @@ def test_too_few_open_files_end_a_run_with_a_sentence(tmp_path):
     assert ended.stderr.splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_soft_limit_of_open_files_is_raised(tmp_path):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     ended = run(tmp_path, "hardware.workers=2", before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard)))

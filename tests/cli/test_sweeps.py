@@ -185,6 +185,15 @@ def test_the_table_says_how_every_job_stands_and_why_one_failed(tmp_path, capsys
     assert "job 2 queued: see there.out" in printed
 
 
+def test_a_file_of_ones_own_for_a_mode_is_told_by_its_mode(command, tmp_path):
+    (tmp_path / "mode").mkdir()
+    (tmp_path / "mode/mine.yaml").write_text("# @package _global_\ndefaults: [check_data]\n")
+    ended = command("-m", f"--config-dir={tmp_path}", *TINY, "mode=mine", "check_data.workers=0")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads((tmp_path / "sweeps/sweep/0/check_data/status.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.slow
 def test_one_failing_job_does_not_end_the_others_and_is_tried_again_alone(sweep, tmp_path):
     first = sweep("-m", "seed=0,1", "optimizer.lr=1e30,0.01")
     assert first.returncode == 1
@@ -300,6 +309,7 @@ def test_a_cluster_s_options_reach_sbatch(tmp_path, monkeypatch, option, lines):
     assert "module load e" in text
 
 
+@pytest.mark.slow
 def test_a_search_by_optuna_goes_on_with_the_same_trials(sweep, tmp_path):
     search = ["-m", "study=search", "hydra.sweeper.n_trials=2"]
     first = sweep(*search)

@@ -246,6 +246,13 @@ def test_a_whole_configuration_of_ours_is_taken_as_it_is(harmless):
         assert sanitized(harmless[group], group, "f", []) == harmless[group]
 
 
+def test_a_file_from_before_a_renaming_is_taken_under_the_current_names():
+    data = {"_target_": "visual_transformers.data.ImageFolder", "root": "x"}
+    reading = {"_target_": "visual_transformers.data.reading.Reading", "upright": False}
+    adopted = sanitized(data | {"reading": reading}, "data", "f", [])["reading"]
+    assert adopted == {"_target_": "visual_transformers.data.io.reading.Reading", "upright": False}
+
+
 # Code of one's own
 
 MY_MODEL = """

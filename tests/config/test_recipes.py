@@ -186,7 +186,9 @@ def small(composed, recipe: str, folders: dict[str, Path]):
     return validate(composed(f"recipe={recipe}", *overrides))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [name if name.startswith("smoke") else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_a_recipe_takes_two_training_steps(composed, folders, tmp_path, recipe):
     run = Trainer.build(small(composed, recipe, folders), RunDirectory(tmp_path))
     before = [parameter.detach().clone() for parameter in run.components.model.parameters()]

@@ -103,6 +103,9 @@ def test_an_integer_is_not_asked_to_be_finite(composed, override, ends):
 def test_a_group_is_named_by_its_option_where_that_is_known(composed):
     with pytest.raises(ConfigError, match=r"^model=resnet18 is for classification"):
         validate(composed("task=segmentation", "model=resnet18"), {"model": "resnet18"})
+    augmented = composed("data=imagenet", "data.root=x", "data/augmentation=scale_crop_flip")
+    with pytest.raises(ConfigError, match=r"data/augmentation=scale_crop_flip is for segmentation"):
+        validate(augmented, {"data/augmentation": "scale_crop_flip"})
 
 
 @pytest.mark.parametrize(
@@ -114,12 +117,23 @@ def test_a_group_is_named_by_its_option_where_that_is_known(composed):
             ["data=imagenet", "data.root=x", "data/augmentation=scale_crop_flip"],
             ["data/augmentation=ScaleCropFlip is for segmentation, but task=classification"],
         ),
+        (["+predict.top=3"], ["predict: only for mode=predict. Choose that mode"]),
+        (["+everything=3"], ["everything: is supplied by the runner"]),
+        (["mode=report", "report=null"], ["report=None: expected a group of keys"]),
     ],
 )
 def test_a_setting_that_the_mode_would_pass_over_is_refused(composed, overrides, words):
     with pytest.raises(ConfigError) as refused:
         validate(composed(*overrides))
     assert all(word in str(refused.value) for word in words)
+
+
+def test_a_mode_without_its_keys_is_refused(composed):
+    """A file that sets `mode: predict` as a value brings none of them."""
+    cfg = composed()
+    cfg.mode = "predict"
+    with pytest.raises(ConfigError, match=r"mode=predict: its keys are missing \(input, predict\)\. Choose the mode"):
+        validate(cfg)
 
 
 @pytest.mark.parametrize("mode", ["predict", "explain", "export", "profile"])

@@ -99,6 +99,7 @@ def test_processes_with_different_numbers_of_images_compute_what_one_process_doe
 
 
 @pytest.mark.parametrize("world", SPLITS)
+@pytest.mark.slow
 def test_gradients_that_ddp_averaged_are_those_of_one_process(case, world):
     for result in case["results"][world]:
         for found, whole in zip(result["ddp"], run_single_process(case, "small"), strict=True):

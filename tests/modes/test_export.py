@@ -85,7 +85,13 @@ def trained_file(cfg, path: Path) -> tuple[nn.Module, list[str]]:
     return model, classes
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+QUICK = "resnet18"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+)
 def exported(request, tmp_path_factory, composed) -> Exported:
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp(request.param)
@@ -143,6 +149,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     ],
     ids="-".join,
 )
+@pytest.mark.slow
 def test_ablations_are_exported_in_every_format_and_agree(untrained, tmp_path, options):
     run(untrained(*TOKENS, *options), tmp_path)
     found = json.loads((tmp_path / "export/export.json").read_text())

@@ -57,6 +57,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_step_rate_samples_and_
     assert all(tensor.isfinite().all() for tensor in dump["model"].values())  # the step was not taken
 
 
+@pytest.mark.slow
 def test_the_configured_number_of_steps_is_skipped(tiny, tmp_path, make_nan, capsys):
     make_nan(1, 3)
     runner.train(tiny(*SMALL, "training.skip_nonfinite=2", "training.log_every=1"), tmp_path)

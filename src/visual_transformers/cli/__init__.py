@@ -1,1 +1,1 @@
-"""The command line: what is typed, composed by Hydra, becomes a call of one mode."""
+"""Command line: Hydra composes the configuration, and one mode runs it."""

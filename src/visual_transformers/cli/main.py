@@ -23,7 +23,7 @@ from omegaconf import DictConfig, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from visual_transformers.cli.shorthands import expand
-from visual_transformers.config.schema import modes_with
+from visual_transformers.config.schema import explain_other_mode
 from visual_transformers.config.validation import EXPLAINED
 from visual_transformers.distributed.signals import raise_on_ctrl_c
 from visual_transformers.errors import INTERRUPTED, OPEN_FILES_HINT, ConfigError, Interrupted, RunError, suggest
@@ -195,8 +195,8 @@ def explain_key_error(error: BaseException | None) -> str | None:
         return f"{path}: this logger is not chosen. Choose it with logger=[console,files,{error.key}]."
     if group == "hydra.launcher.":
         return f"{path}: no such key of this launcher. Those of a cluster come with hardware=slurm."
-    if modes := modes_with(path.partition(".")[0]):
-        return f"{path}: only for {' and '.join(f'mode={mode}' for mode in modes)}. Choose that mode, or leave it out."
+    if not group and (message := explain_other_mode(path)):
+        return message
     return (
         f"{path}: no such key{suggest(str(error.key), known, group=group)}\n"
         f"(+{path}=VALUE adds a key that the configuration does not have yet)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from visual_transformers.config.adoption import ADOPTED
+from visual_transformers.config.schema import CONFIGS, explain_other_mode
 from visual_transformers.config.typed_text import as_hydra_reads, as_text, bare, in_quotes
 from visual_transformers.errors import WeightsError
 
@@ -28,14 +29,15 @@ def expand(arguments: list[str]) -> list[str]:
 
     `weights=PATH` stands for `weights.file=PATH`, `resume=HOW` for `resume.checkpoint=HOW`, `report=PATH` for
     `report.folders=[PATH]`, and `+recipe=NAME` for `recipe=NAME`. Text that Hydra would misread is quoted. The name of
-    a trained run or of a report is added, keys that only a trained model's settings have are marked with `++`, and
-    `--cfg job` prints resolved values. `-m` is moved first: between overrides, argparse would split them into two
-    groups.
+    a trained run or of a report is added, keys that the composed settings may lack get `++`, and `--cfg job` prints
+    resolved values. `-m` is moved first: between overrides, argparse would split them into two groups.
     """
     arguments = sorted(arguments, key=lambda text: text not in MULTIRUN)
     sweeps = any(argument in MULTIRUN or argument.startswith(CLUSTERS) for argument in arguments)
     arguments = [as_hydra_reads(_long_form(argument), sweeps=sweeps) for argument in arguments]
     overrides = [argument for argument in arguments if _is_override(argument)]
+    if sweeps and _by_key(overrides).get("mode") not in CONFIGS:
+        arguments = [_of_any_mode(argument) for argument in arguments]
     if trained := _trained_model(overrides):
         arguments = [_may_be_new(argument, trained) for argument in arguments]
     added = _name_of_trained_run(overrides, trained) or _name_of_report(overrides)
@@ -77,6 +79,12 @@ def _may_be_new(override: str, trained: dict[str, Any]) -> str:
     node = trained.get(group)
     is_known = group in ADOPTED and isinstance(node, dict) and key.partition(".")[0] in node
     return f"++{override}" if is_known else override
+
+
+def _of_any_mode(override: str) -> str:
+    """Mark the override of a key that only some modes have: Hydra first composes a sweep over modes without them."""
+    key = override.partition("=")[0].partition(".")[0]
+    return f"++{override}" if _is_override(override) and explain_other_mode(key) else override
 
 
 def _name_of_trained_run(overrides: list[str], trained: dict[str, Any] | None) -> list[str]:

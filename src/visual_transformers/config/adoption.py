@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from visual_transformers.config.diff import current_name
 from visual_transformers.config.instantiate import ALLOWED_TARGETS, allowed_object, returns_kind, trusted
 from visual_transformers.config.schema import Node
 from visual_transformers.errors import ConfigError
@@ -110,7 +111,10 @@ def sanitized(node: Any, group: str, source: str, trust: Sequence[str]) -> Any:
     if not isinstance(node, dict):
         return node
     kept = {key: sanitized(value, f"{group}.{key}", source, trust) for key, value in node.items()}
-    return _without_downloads(kept, group, source, trust) if "_target_" in node else kept
+    if "_target_" not in kept:
+        return kept
+    kept["_target_"] = current_name(kept["_target_"])
+    return _without_downloads(kept, group, source, trust)
 
 
 def _without_downloads(node: Node, group: str, source: str, trust: Sequence[str]) -> Node:

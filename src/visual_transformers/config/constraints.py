@@ -48,7 +48,7 @@ def _mode_problems(cfg: DictConfig) -> Iterator[str]:
 
 def _report_problems(cfg: DictConfig) -> Iterator[str]:
     """Yield problems of the folders to report on and of the models to compare."""
-    folders, models = cfg.report.get("folders"), cfg.report.get("compare")
+    folders, models = OmegaConf.select(cfg, "report.folders"), OmegaConf.select(cfg, "report.compare")
     if folders is not None and not _is_list_of_names(folders):
         yield f"report.folders={folders}: expected a list of folders, e.g. [runs,sweeps], or null"
     if models is not None and not (_is_list_of_names(models) and len(set(models)) == len(models) == 2):
@@ -68,7 +68,7 @@ def _group_problems(cfg: DictConfig, choices: dict[str, str]) -> Iterator[str]:
     for group, noun in (("model", "model"), ("data", "data set"), ("data.augmentation", "augmentation")):
         needs = _task_of(_target_object(cfg, group)) if isinstance(OmegaConf.select(cfg, group), DictConfig) else None
         if needs and needs != kind:
-            option = choices.get(group) or OmegaConf.select(cfg, group)._target_.rsplit(".", 1)[-1]
+            option = choices.get(group.replace(".", "/")) or OmegaConf.select(cfg, group)._target_.rsplit(".", 1)[-1]
             yield (
                 f"{group.replace('.', '/')}={option} is for {needs}, but task={kind}. "
                 f"Set task={needs}, or choose another {noun} (see --help)."

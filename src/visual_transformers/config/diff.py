@@ -18,6 +18,12 @@ FREE_TO_CHANGE = (
     "hardware.compile", "hardware.channels_last", "hardware.workers", "hardware.threads", "hardware.deterministic",
 )  # fmt: skip
 """Settings that may change when a run resumes: they say where and how it runs, not what it learns."""
+RENAMED = {
+    "visual_transformers.data.reading.": "visual_transformers.data.io.reading.",
+    "visual_transformers.training.hardware.": "visual_transformers.distributed.hardware.",
+    "visual_transformers.training.schedules.": "visual_transformers.training.lr_schedules.",
+}
+"""Current prefixes of targets by those in the files of earlier runs."""
 MAX_SHOWN = 200
 """Characters of a value in a message; a list of a thousand classes is one value."""
 
@@ -37,6 +43,14 @@ class Change(NamedTuple):
         return any(self.key == key or self.key.startswith(f"{key}.") for key in allowed)
 
 
+def current_name(target: Any) -> Any:
+    """Return a target of an earlier run under its current name; any other value unchanged."""
+    for earlier, current in RENAMED.items():
+        if isinstance(target, str) and target.startswith(earlier):
+            return current + target.removeprefix(earlier)
+    return target
+
+
 def changed_settings(then: Any, now: Any, path: str = "") -> Iterator[Change]:
     """Yield each setting that differs and is not free to change."""
     if path in FREE_TO_CHANGE:
@@ -44,7 +58,7 @@ def changed_settings(then: Any, now: Any, path: str = "") -> Iterator[Change]:
     if isinstance(then, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*then, *now]):
             yield from changed_settings(then.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    elif then != now:
+    elif current_name(then) != now:
         yield Change(path, then, now)
 
 
@@ -53,9 +67,14 @@ def digest(settings: Node) -> str:
 
     It includes the initial weights, although a resumed run no longer reads them.
     """
-    deciding = without(settings, {*FREE_TO_CHANGE, "seed"} - {"weights"})
-    as_json = json.loads(json.dumps(deciding, default=str))  # turns all keys into strings
-    return hashlib.sha256(json.dumps(as_json, sort_keys=True).encode()).hexdigest()[:12]
+    free, debug = {*FREE_TO_CHANGE, "seed"} - {"weights"}, settings.get("debug")
+    if not (isinstance(debug, dict) and debug.get("samples")):
+        free.add("debug")  # earlier runs do not have debug.samples
+    as_json = json.loads(json.dumps(without(settings, free), default=str))  # turns all keys into strings
+    text = json.dumps(as_json, sort_keys=True)
+    for earlier, current in RENAMED.items():  # so that a run has the same digest as before the renaming
+        text = text.replace(f'"{current}', f'"{earlier}')
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def without(node: Any, keys: set[str], path: str = "") -> Any:

@@ -18,6 +18,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import ListConfig
 
 WORDS = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
+LIMITS = (*WORDS, MinLen)
+"""Annotations that are checked; any other one, e.g. of a user's class, says nothing about the range."""
 
 
 @cache
@@ -39,14 +41,11 @@ def unwrapped(found: Any) -> Any:
 def without_limits(annotation: Any) -> tuple[Any, list[Any]]:
     """Split an annotation into its type and its limits, also for `Annotated[int, Ge(1)] | None`."""
     if typing.get_origin(annotation) is Annotated:
-        plain, *limits = typing.get_args(annotation)
-        return plain, limits
+        plain, *others = typing.get_args(annotation)
+        return plain, [limit for limit in others if isinstance(limit, LIMITS)]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        parts = [without_limits(part) for part in typing.get_args(annotation)]
-        union = parts[0][0]
-        for plain, _ in parts[1:]:
-            union = union | plain
-        return union, [limit for _, limits in parts for limit in limits]
+        plains, limits = zip(*map(without_limits, typing.get_args(annotation)), strict=True)
+        return typing.Union[plains], [limit for of_part in limits for limit in of_part]  # noqa: UP007
     return annotation, []
 
 

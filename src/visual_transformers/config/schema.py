@@ -94,7 +94,7 @@ class ParameterSettings:
 
 @dataclass(kw_only=True)
 class InferenceSettings:
-    """How a segmenter sees whole images in validation, `mode=test` and `mode=predict`.
+    """Processing of whole images by a segmenter, in validation, `mode=test` and `mode=predict`.
 
     Probabilities are brought back to the size of the image; labels are never resized.
     """
@@ -282,11 +282,13 @@ def _sections(config: type, prefix: str) -> Iterator[tuple[str, type]]:
             yield from _sections(typing.cast(type, kind), f"{prefix}{name}.")
 
 
-def modes_with(key: str) -> list[str]:
-    """Return the modes that have a top-level key which not all modes have."""
+def keys_of_mode(mode: str) -> list[str]:
+    """Return the top-level keys of a mode that not all modes have."""
     common = {found.name for found in dataclasses.fields(Config)}
-    return [
-        mode
-        for mode, config in CONFIGS.items()
-        if key not in common and key in {found.name for found in dataclasses.fields(config)}
-    ]
+    return [found.name for found in dataclasses.fields(CONFIGS[mode]) if found.name not in common]
+
+
+def explain_other_mode(key: str) -> str | None:
+    """Return the message for a top-level key that only other modes have; None if no mode has it."""
+    modes = [f"mode={mode}" for mode in CONFIGS if key in keys_of_mode(mode)]
+    return f"{key}: only for {' and '.join(modes)}. Choose that mode, or leave it out." if modes else None

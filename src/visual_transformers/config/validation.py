@@ -29,7 +29,7 @@ from visual_transformers.config.instantiate import (
     trusted,
 )
 from visual_transformers.config.limits import annotated_hints, literals, out_of_range, without_limits
-from visual_transformers.config.schema import CONFIGS, Config, Node, sections
+from visual_transformers.config.schema import CONFIGS, Config, Node, explain_other_mode, keys_of_mode, sections
 from visual_transformers.config.typed_text import as_typed, elements_as_typed
 from visual_transformers.errors import ConfigError, UserError, suggest
 
@@ -63,6 +63,11 @@ def validate(cfg: DictConfig, choices: dict[str, str] | None = None, overrides: 
     """
     if cfg.get("mode") not in CONFIGS:
         raise ConfigError(f"mode={cfg.get('mode')}: expected one of {', '.join(CONFIGS)}")
+    if missing := [key for key in keys_of_mode(cfg.mode) if key not in map(str, cfg.keys())]:
+        raise ConfigError(
+            f"mode={cfg.mode}: its keys are missing ({', '.join(missing)}). Choose the mode on the command line, or in "
+            f"a file with `defaults: [override /mode: {cfg.mode}]`."
+        )
     try:
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
@@ -176,7 +181,8 @@ def _key_problems(
             yield f"{prefix}{key}: is supplied by the runner. Remove it."
         elif key not in parameters:
             known = [name for name in parameters if name not in supplied]
-            yield f"{prefix}{key}: no such key{suggest(key, known, group=prefix)}"
+            other_mode = None if prefix else explain_other_mode(key)
+            yield other_mode or f"{prefix}{key}: no such key{suggest(key, known, group=prefix)}"
         elif OmegaConf.is_missing(node, key):
             if not may_be_missing:
                 yield not_set(f"{prefix}{key}")

@@ -134,7 +134,7 @@ class FileData(DataModule):
         max_skipped: fraction of a split's samples that may be skipped before the run stops.
 
     Raises:
-        DataError: if a value is out of range, or the list of `exclude` cannot be read.
+        DataError: if the list of `exclude` cannot be read.
     """
 
     eval_transform_keys: ClassVar[tuple[str, ...]] = ("reading",)

@@ -1,1 +1,1 @@
-"""What a training run is made of: device, schedules, steps, checkpoints, interruption."""
+"""Training run: components, trainer, step, schedules, distillation and evaluation."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from visual_transformers import __version__
 from visual_transformers.checkpoints import weights
@@ -82,11 +83,12 @@ def _data_digest(components: Components) -> str:
     content = hashlib.sha256("\n".join(components.data.classes).encode(errors="surrogateescape"))
     for split, samples in components.sets.items():
         content.update(f"\n\n{split} {len(samples)}\n".encode())
-        if isinstance(samples, FileSamples):
-            content.update("\n".join(samples.images.names()).encode(errors="surrogateescape"))
-            for index in spread_indices(len(samples), MAX_FILE_SIZES):
+        whole = samples.dataset if isinstance(samples, Subset) else samples  # a subset because of debug.samples
+        if isinstance(whole, FileSamples):
+            content.update("\n".join(whole.images.names()).encode(errors="surrogateescape"))
+            for index in spread_indices(len(whole), MAX_FILE_SIZES):
                 with suppress(OSError):
-                    content.update(b"%d\n" % samples.images[index].stat().st_size)
+                    content.update(b"%d\n" % whole.images[index].stat().st_size)
     return content.hexdigest()[:12]
 
 

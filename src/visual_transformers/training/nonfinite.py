@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, default_collate
 
 from visual_transformers import atomic
 from visual_transformers.checkpoints.train_state import StepEntry
@@ -70,7 +70,10 @@ class NonFiniteGuard:
 
     def _name_files(self, step: int) -> list[str]:
         """Return the files of a step's samples, or their numbers if the samples are not files."""
-        samples, indices = self.components.sets["train"], [index for _, index in self._keys(step)]
+        samples: Any = self.components.sets["train"]
+        indices = [index for _, index in self._keys(step)]
+        if isinstance(samples, Subset):  # because of debug.samples
+            samples, indices = samples.dataset, [samples.indices[index] for index in indices]
         if isinstance(samples, FileSamples):
             return [samples.origins(index)[0] for index in indices]
         return [f"training sample {index}" for index in indices]

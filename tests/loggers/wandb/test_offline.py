@@ -37,6 +37,7 @@ from visual_transformers.loggers.wandb import session as wandb_session
 OFFLINE = {"mode": "offline", "timeout": 5}
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_has_each_line_once_and_is_one_run_when_it_is_sent(tmp_path):
     killed_session(WandB(**OFFLINE), info(tmp_path), 12, when=lambda: has_step(tmp_path, 7))
     killed_session(WandB(**OFFLINE), info(tmp_path, step=10), 14, when=lambda: len(logs(tmp_path)) == 2)

@@ -279,6 +279,14 @@ def test_permuting_pixels_permutes_a_modules_pixels_and_leaves_its_tokens_unchan
     torch.testing.assert_close(permuted[1], plain[1], rtol=1e-10, atol=1e-10)
 
 
+def test_a_first_tokenizer_that_needs_the_tokens_of_another_module_is_refused() -> None:
+    options = VTDesign(tokenizer="recurrent")  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match="recurrent"):
+        VTModule(options, in_channels=64, out_channels=None, tokenizer="first")
+    with pytest.raises(KeyError, match="recurrent"):
+        VTPyramid(options, [64])
+
+
 def test_permuting_tokens_permutes_the_transformers_output() -> None:
     module, t, order = randomise(TokenTransformer(design(token_groups=2))), tokens(), torch.tensor([2, 0, 1])
     torch.testing.assert_close(module(t[:, order]), module(t)[:, order], rtol=1e-10, atol=1e-10)

@@ -22,6 +22,7 @@ def epoch(number: float, **scores: object) -> str:
     return json.dumps({"kind": "epoch", "step": int(number), "epoch": number, "lr": 0.1} | scores) + "\n"
 
 
+@pytest.mark.slow
 def test_the_records_of_a_real_run_are_those_that_a_plain_reader_finds(tiny, tmp_path):
     runner.train(tiny("training.ema_decay=0.9"), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -26,7 +26,7 @@ def ensure_downloaded(
         fetch: download function of torchvision.
 
     Raises:
-        DataError: if a folder is still missing, with the addresses and the folder to unpack them into.
+        DataError: if a folder is missing and not `wanted`, or the download fails; names the archives and `into`.
     """
     missing = [folder for folder in folders if not folder.is_dir()]
     if not missing:

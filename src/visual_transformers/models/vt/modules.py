@@ -35,8 +35,8 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     "filter": FilterTokenizer,
     "pooling": PoolingTokenizer,
     "clustering": ClusteringTokenizer,
-    "recurrent": RecurrentTokenizer,
 }
+"""Tokenizers that need no tokens of a previous module."""
 
 
 def to_pixels(feature_map: Tensor) -> Tensor:
@@ -137,7 +137,8 @@ class VTModule(nn.Module):
         drop: float = 0.0,
     ):
         super().__init__()
-        self.tokenizer = TOKENIZERS[design.tokenizer if tokenizer == "first" else tokenizer](design, in_channels)
+        tokenizers = TOKENIZERS | {"first": TOKENIZERS[design.tokenizer], "recurrent": RecurrentTokenizer}
+        self.tokenizer = tokenizers[tokenizer](design, in_channels)
         self.transformer = build_token_module(design, design.tokens, drop)
         self.projector = None if out_channels is None else Projector(design, in_channels, out_channels, drop)
         initialise(design, self)

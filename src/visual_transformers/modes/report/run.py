@@ -10,6 +10,7 @@ from typing import Literal, cast, get_args
 import numpy as np
 import yaml
 
+from visual_transformers.config.diff import current_name
 from visual_transformers.config.schema import Node
 from visual_transformers.modes.report import records
 from visual_transformers.modes.report.records import Records, finite_number
@@ -137,8 +138,9 @@ class Run:
 
 
 def flatten(node: Node, prefix: str = "") -> Node:
-    """Return the values of a node and of the nodes in it by dotted key."""
+    """Return the values of a node and of the nodes in it by dotted key; targets under their current names."""
     values: Node = {}
     for key, value in node.items():
-        values |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        name = f"{prefix}{key}"
+        values |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: current_name(value)}
     return values
