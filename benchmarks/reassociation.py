@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from visual_transformers.models.vt.layers import VTDesign
-from visual_transformers.models.vt.modules import Projector
+from visual_transformers.models.vt.projector import Projector
 from visual_transformers.models.vt.tokenizers import FilterTokenizer
 
 CHANNELS, TOKENS, TOKEN_CHANNELS, REPEATS = 256, 8, 1024, 7

@@ -30,7 +30,8 @@ from torch.nn.utils import get_total_norm
 from visual_transformers.cli.shorthands import expand
 from visual_transformers.config.validation import validate
 from visual_transformers.inference.token_attention import entropy
-from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid
+from visual_transformers.models.vt.modules import VTModule, VTPyramid
+from visual_transformers.models.vt.projector import Projector
 from visual_transformers.models.vt.tokenizers import Tokenizer
 from visual_transformers.models.vt.transformer import TokenTransformer
 from visual_transformers.runs.run_dir import RunDirectory

@@ -17,7 +17,7 @@ def now(composed):
 
 @pytest.fixture
 def then(now):
-    """The same settings, as version 068fccb wrote them: all sections, older names of modules, no debug.samples."""
+    """The same settings, as an earlier version wrote them: all sections, older names of modules, no debug.samples."""
     settings = copy.deepcopy(now) | {"input": None, "predict": {"top": 5}, "export": {}, "profile": {}, "report": {}}
     del settings["debug"]["samples"]
     settings["data"]["reading"]["_target_"] = "visual_transformers.data.reading.Reading"

@@ -113,6 +113,7 @@ def test_a_group_is_named_by_its_option_where_that_is_known(composed):
     [
         (["mode=profile", "weights.file=a.pt"], ["weights: mode=profile reads no weights"]),
         (["mode=predict", "weights.backbone_only=true"], ["weights.backbone_only", "mode=predict"]),
+        (["mode=test", "debug=limit"], ["debug.samples=256: only for mode=train"]),
         (
             ["data=imagenet", "data.root=x", "data/augmentation=scale_crop_flip"],
             ["data/augmentation=ScaleCropFlip is for segmentation, but task=classification"],

@@ -41,6 +41,8 @@ def _mode_problems(cfg: DictConfig) -> Iterator[str]:
         yield "weights: mode=profile reads no weights, because the cost does not depend on them. Leave it out."
     if cfg.mode not in ("train", "profile") and OmegaConf.select(cfg, "weights.backbone_only") is True:
         yield f"weights.backbone_only=true: mode={cfg.mode} needs the weights of the head too. Set it to false."
+    if cfg.mode != "train" and (samples := OmegaConf.select(cfg, "debug.samples")):
+        yield f"debug.samples={samples}: only for mode=train, because scores of a part would stand for the whole."
     size = OmegaConf.select(cfg, "profile.image_size")
     if isinstance(size, ListConfig) and (len(size) != 2 or any(isinstance(n, int) and n < 1 for n in size)):
         yield f"profile.image_size={size}: expected height and width, each at least 1, as in [224,224]"

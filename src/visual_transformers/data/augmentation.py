@@ -18,7 +18,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as F
 
 from visual_transformers.data.io.images import EncodedImage
-from visual_transformers.data.normalization import IGNORE_INDEX, build_mirror_table
+from visual_transformers.data.labels import IGNORE_INDEX, build_mirror_table
 from visual_transformers.errors import DataError
 
 POLICIES = {"autoaugment": v2.AutoAugment, "trivialaugment": v2.TrivialAugmentWide}

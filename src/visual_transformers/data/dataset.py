@@ -14,8 +14,9 @@ from torchvision import tv_tensors
 
 from visual_transformers.data.io.file_index import FileIndex
 from visual_transformers.data.io.images import EncodedImage
-from visual_transformers.data.io.reading import DEFAULT_READING, QUARTER_TURNS, Note, Reading
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.io.orientation import QUARTER_TURNS
+from visual_transformers.data.io.reading import DEFAULT_READING, Note, Reading
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.errors import BadFileError
 
 ImageTransform = Callable[[EncodedImage], Tensor]
@@ -99,7 +100,7 @@ class Masks(Protocol):
     """Masks of images, in the order of the images."""
 
     def labels(self, index: int) -> NDArray[np.uint8]:
-        """Return class indices (H, W), `normalization.IGNORE_INDEX` for ignored pixels."""
+        """Return class indices (H, W), `labels.IGNORE_INDEX` for ignored pixels."""
 
     def origin(self, index: int) -> str:
         """Return the file of a mask."""

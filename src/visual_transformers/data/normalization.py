@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,8 +12,6 @@ from torchvision.transforms.v2 import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IGNORE_INDEX = 255
-"""Label of pixels that are ignored in loss and scores, in every data set."""
 MAX_ASPECT_RATIO = 8
 """Ratio of long to short side above which `CropLongImage` crops."""
 INTERPOLATION_MARGIN = 4
@@ -40,14 +37,6 @@ class Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalize a batch of images."""
         return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)
-
-
-def build_mirror_table(count: int, pairs: Sequence[tuple[int, int]]) -> Tensor:
-    """Build a table (count,) from class index to its index in a mirrored image, which swaps each pair."""
-    table = torch.arange(count)
-    for one, other in pairs:
-        table[one], table[other] = other, one
-    return table
 
 
 def build_centre_crop(resize: int, image_size: int) -> list[v2.Transform]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visual_transformers.config.schema import InferenceSettings
-from visual_transformers.data.normalization import build_mirror_table
+from visual_transformers.data.labels import build_mirror_table
 
 Forward = Callable[[Tensor], Tensor]
 """(B, 3, H, W) -> logits (B, classes, H, W)."""

@@ -10,8 +10,8 @@ from rich.console import Console as RichConsole
 from rich.progress import Progress
 
 from visual_transformers.loggers.base import Logger, RunInfo
+from visual_transformers.loggers.progress import make_bar
 from visual_transformers.loggers.records import Record
-from visual_transformers.progress import make_bar
 
 
 @dataclass

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.errors import ConfigError, suggest
 from visual_transformers.tasks.metrics import ClassificationScores, Scores, SegmentationScores
 

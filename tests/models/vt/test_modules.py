@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visual_transformers.models.vt.layers import PointwiseConv, VTDesign
-from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid, to_pixels
+from visual_transformers.models.vt.modules import VTModule, VTPyramid, to_pixels
+from visual_transformers.models.vt.projector import Projector
 from visual_transformers.models.vt.tokenizers import FilterTokenizer, RecurrentTokenizer
 from visual_transformers.models.vt.transformer import TokenTransformer
 

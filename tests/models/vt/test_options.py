@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from visual_transformers.models import ResNetClassifier, VTResNet, vt_fpn
 from visual_transformers.models.vt.layers import PointwiseConv, VTDesign
-from visual_transformers.models.vt.modules import Projector, VTModule, VTPyramid
+from visual_transformers.models.vt.modules import VTModule, VTPyramid
+from visual_transformers.models.vt.projector import Projector
 from visual_transformers.models.vt.tokenizers import (
     ClusteringTokenizer,
     FilterTokenizer,

@@ -20,17 +20,15 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from visual_transformers.data.io.files import check_size, open_image, read_file
-from visual_transformers.data.io.reading import (
-    DEFAULT_READING,
+from visual_transformers.data.io.orientation import (
     QUARTER_TURNS,
     UNREADABLE,
     UPRIGHT,
-    Note,
-    Reading,
     notes_of_orientation,
     read_orientation,
     turn_upright,
 )
+from visual_transformers.data.io.reading import DEFAULT_READING, Note, Reading
 
 MIN_REDUCTION = 8 / 3
 """Shrink factor of a crop from which decoding at a smaller size is faster."""

@@ -14,18 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageColor
+from PIL import Image, ImageColor
 from torchvision.io import ImageReadMode, decode_png
 
-from visual_transformers.data.io.files import MAX_MEGAPIXELS, decode, name_bad_file, open_image, strip_png_metadata
+from visual_transformers.data.io.files import MAX_MEGAPIXELS, decode, name_bad_file, strip_png_metadata
 from visual_transformers.errors import BadFileError, DataError
 
-UPRIGHT, QUARTER_TURNS, UNREADABLE = 1, (5, 6, 7, 8), 0
-"""Values of the EXIF orientation: 1 to 8, of which quarter turns swap height and width; 0 if it cannot be read."""
-EXIF_MARKERS = (b"Exif", b"eXIf", b"EXIF")
-"""Markers of EXIF data in JPEG, PNG and WebP."""
-AVIF_MARKER = b"ftypavi"
-"""Marker of AVIF, which stores its rotation outside EXIF; Pillow reports it as EXIF."""
 AMBIGUOUS_MAX = 4095
 """White of 12 bits: a 16-bit image with no larger value may hold fewer bits than its type."""
 WHITES = (255, 1023, 4095, 16383, 65535)
@@ -126,13 +120,6 @@ def notes_of_mode(image: Image.Image) -> Note:
     return Note.CMYK if image.mode == "CMYK" else Note.NONE
 
 
-def notes_of_orientation(orientation: int) -> Note:
-    """Return the notes of an EXIF orientation."""
-    if orientation in (UPRIGHT, UNREADABLE):
-        return Note.NONE if orientation == UPRIGHT else Note.BAD_EXIF
-    return Note.TURNED if orientation in QUARTER_TURNS else Note.TURNED | Note.HALF_TURNED
-
-
 def _declared_white(image: Image.Image) -> float | None:
     """Return the value of white that a file's format declares for deep grey; None if it declares none."""
     if image.format == "TIFF":
@@ -174,36 +161,3 @@ def _decode_deep_colours(content: bytes, kind: str | None, path: str | Path) -> 
     with name_bad_file(path):
         channels = decode_png(encoded, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
     return np.repeat(channels, (3, 1), axis=2) if channels.shape[2] == 2 else channels
-
-
-def read_orientation(content: bytes, reading: Reading, path: str | Path) -> int:
-    """Read the EXIF orientation; return `UPRIGHT` if there is none or `reading.upright` is false.
-
-    TIFF files count as upright because Pillow turns them when it loads them.
-    """
-    if not reading.upright:
-        return UPRIGHT
-    if AVIF_MARKER not in content[:32] and not any(mark in content for mark in EXIF_MARKERS):  # faster than parsing
-        return UPRIGHT
-    image = open_image(content, path, reading.max_megapixels)
-    if image.format == "TIFF":
-        return UPRIGHT
-    try:
-        exif = image.getexif()
-        if isinstance(data := image.info.get("exif"), bytes):
-            exif = Image.Exif()  # for JPEG, Pillow's own `getexif` hides the errors of parsing
-            exif.load(data)
-        orientation = int(exif.get(ExifTags.Base.Orientation, UPRIGHT))
-    except Exception:  # Pillow reports damaged metadata with many types, e.g. SyntaxError and struct.error
-        return UNREADABLE
-    return orientation if 1 <= orientation <= 8 else UPRIGHT
-
-
-def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Rotate and mirror an array (H, W, ...) from its EXIF orientation to upright."""
-    if orientation in (5, 7):
-        pixels = pixels.swapaxes(0, 1)
-    if quarters := {6: -1, 8: 1}.get(orientation, 0):
-        pixels = np.rot90(pixels, quarters)
-    rows, columns = (-1 if orientation in flips else 1 for flips in ((3, 4, 7), (2, 3, 7)))
-    return pixels[::rows, ::columns]

@@ -20,7 +20,7 @@ from visual_transformers.data.io.file_index import FileIndex
 from visual_transformers.data.io.file_names import match_disk_spelling
 from visual_transformers.data.io.files import join_first, read_mask, require_folder
 from visual_transformers.data.io.images import EncodedImage, read_image
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.errors import BadFileError, DataError
 
 INVALID = -1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from visual_transformers.data.dataset import Masks
 from visual_transformers.data.io.file_index import FileIndex
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.data.segmentation.base import LabelTable, MaskFiles, SplitFolders
 from visual_transformers.data.segmentation.pairing import pair_by_path
 from visual_transformers.errors import DataError

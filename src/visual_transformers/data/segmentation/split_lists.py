@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from visual_transformers.data.dataset import Masks
 from visual_transformers.data.io.file_index import FileIndex
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.data.segmentation.base import LabelTable, MaskData, MaskFiles
 from visual_transformers.data.segmentation.pairing import pair_listed
 

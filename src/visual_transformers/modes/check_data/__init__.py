@@ -16,11 +16,11 @@ from visual_transformers.data.io.file_names import normalize_name
 from visual_transformers.data.loader import LoaderOptions, fork_seeded_rng, resolve_workers
 from visual_transformers.distributed.signals import interruptible
 from visual_transformers.errors import DataError, MissingMasksError
+from visual_transformers.loggers.progress import show_progress
 from visual_transformers.modes.check_data import output
 from visual_transformers.modes.check_data.inspection import MISSING_MASK, Fault, inspect_sample
 from visual_transformers.modes.check_data.output import Split
 from visual_transformers.modes.check_data.statistics import Statistics
-from visual_transformers.progress import show_progress
 
 CHUNK_SIZE = 32
 """Samples that a worker inspects before it reports; few, because Ctrl-C waits for them."""

@@ -17,7 +17,8 @@ from visual_transformers.data.datamodule import Samples
 from visual_transformers.data.dataset import FileSamples
 from visual_transformers.data.io.files import open_image, read_file
 from visual_transformers.data.io.images import EncodedImage
-from visual_transformers.data.io.reading import Note, Reading, notes_of_mode, turn_upright
+from visual_transformers.data.io.orientation import turn_upright
+from visual_transformers.data.io.reading import Note, Reading, notes_of_mode
 from visual_transformers.errors import BadFileError
 
 BAD_IMAGE = "image cannot be used"

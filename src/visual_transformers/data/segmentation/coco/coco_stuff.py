@@ -9,7 +9,7 @@ import numpy as np
 
 from visual_transformers.data.dataset import Masks
 from visual_transformers.data.io.file_index import FileIndex
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.data.segmentation.base import INVALID, LabelTable, MaskFiles, SplitFolders
 from visual_transformers.data.segmentation.coco import panoptic, stuff_json
 from visual_transformers.data.segmentation.coco.labels import (

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 
 LabelSet = Literal["stuff", "stuff_things", "stuff_merged"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from visual_transformers.data.io.file_index import FileIndex, PackedBytes
 from visual_transformers.data.io.file_listing import list_files
 from visual_transformers.data.io.files import read_segments
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.data.segmentation.coco.annotations import AnnotationFormat, CocoJson
 from visual_transformers.data.segmentation.coco.labels import THINGS, merged_ids
 from visual_transformers.data.segmentation.pairing import check_missing_masks

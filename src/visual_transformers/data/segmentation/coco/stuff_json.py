@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from visual_transformers.data.io.file_index import FileIndex, PackedBytes
-from visual_transformers.data.normalization import IGNORE_INDEX
+from visual_transformers.data.labels import IGNORE_INDEX
 from visual_transformers.data.segmentation.coco.annotations import AnnotationFormat, CocoJson
 from visual_transformers.data.segmentation.coco.labels import OTHER, STUFF
 from visual_transformers.errors import BadFileError, DataError

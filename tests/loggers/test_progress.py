@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from visual_transformers import progress
-from visual_transformers.progress import show_progress
+from visual_transformers.loggers import progress
+from visual_transformers.loggers.progress import show_progress
 
 
 def test_without_a_terminal_only_the_first_line_is_immediate(
