@@ -124,16 +124,17 @@ def _unresolved(node: Any, path: str = "") -> Iterator[str]:
 def _problems(cfg: DictConfig, typed: Mapping[str, str]) -> Iterator[str]:
     """Yield the problems that one key has by itself."""
     config = CONFIGS[cfg.mode]
+    section_types = sections(config)
     yield from _key_problems("", cfg, config, typed, supplied={"everything", "choices"})
     loggers = cfg.get("logger")
     chosen = [path for path in OPTIONAL_TARGETS if cfg.get(path) is not None]
     named = (f"logger.{name!s}" for name in (loggers if isinstance(loggers, DictConfig) else ()))
     paths = [*TARGETS, *chosen, *named] if cfg.mode != "report" else []
-    for path in [*paths, *sections(config)]:
+    for path in [*paths, *section_types]:
         node: Any = OmegaConf.select(cfg, path)
         if not isinstance(node, DictConfig):
             yield f"{path}={node!r}: expected a group of keys"
-        elif section := sections(config).get(path):
+        elif section := section_types.get(path):
             yield from _key_problems(f"{path}.", node, section, typed)
         else:
             may_be_missing = path == "data" and cfg.mode not in READS_DATA
